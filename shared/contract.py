@@ -1,0 +1,350 @@
+"""What crosses every door: the request, the events of a generation, and its result.
+
+Everything here is a small frozen pydantic model, so that the same JSON travels over HTTP, MCP,
+Modal and Gradio (bytes as base64). Every limit on a request is checked here, once, before any GPU
+wakes.
+"""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import math
+import secrets
+import typing
+import unicodedata
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from shared.checkpoints import Checkpoint, SchedulerName, get_checkpoint
+from shared.errors import InternalError, InvalidRequest
+from shared.settings import settings
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The numbers a field may hold: from `low` to `high`, on a grid where `multiple` is given."""
+
+    low: int
+    high: int
+    multiple: int = 1
+    whole: bool = True
+
+    def __str__(self) -> str:
+        if self.low == self.high:
+            return str(self.low)
+        kind = "a whole number" if self.whole else "a number"
+        if self.multiple > 1:
+            kind = f"a multiple of {self.multiple}"
+        return f"{kind} from {self.low} to {self.high}"
+
+    def allows(self, value: float) -> bool:
+        return self.low <= value <= self.high and not (self.whole and value % self.multiple)
+
+    def nearest(self, value: object) -> float | None:
+        """The valid number closest to `value`, or None if `value` is no finite number."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        if isinstance(value, float) and not math.isfinite(value):
+            return None
+        clamped = min(max(value, self.low), self.high)
+        return round(clamped / self.multiple) * self.multiple if self.whole else clamped
+
+
+MAX_PROMPT = 2000
+STEPS = Limit(1, 100)
+GUIDANCE = Limit(0, 20, whole=False)
+# The largest integer that every JSON reader keeps exactly (RFC 8259, section 6).
+SEED = Limit(0, 2**53 - 1)
+NUM_IMAGES = Limit(1, 16)
+
+OutputFormat = Literal["png", "webp", "jpeg"]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, val_json_bytes="base64"
+    )
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+# pydantic writes the URL-safe alphabet; MCP and data: addresses ask for the standard one.
+FileBytes = Annotated[bytes, PlainSerializer(_base64, when_used="json")]
+
+
+def _filled_before() -> NoReturn:
+    raise AssertionError("the checkpoint's defaults are filled in before pydantic asks for them")
+
+
+class GenerationRequest(_Wire):
+    """A complete request: what the caller leaves out is filled from the checkpoint's defaults.
+
+    Outside input goes through `parse_request`, which turns every refusal into one clear error.
+    """
+
+    prompt: Annotated[str, Field(strict=True, description="what to draw")]
+    negative_prompt: Annotated[
+        str, Field(strict=True, description="what to avoid; acts when guidance_scale is above 1")
+    ] = ""
+    checkpoint: Annotated[
+        str, Field(default_factory=_filled_before, strict=True, description="the weights to use")
+    ]
+    width: Annotated[int, Field(default_factory=_filled_before, strict=True, description="pixels")]
+    height: Annotated[int, Field(default_factory=_filled_before, strict=True, description="pixels")]
+    steps: Annotated[
+        int, Field(default_factory=_filled_before, strict=True, ge=STEPS.low, le=STEPS.high)
+    ]
+    guidance_scale: Annotated[
+        float, Field(default_factory=_filled_before, strict=True, ge=GUIDANCE.low, le=GUIDANCE.high)
+    ]
+    scheduler: Annotated[SchedulerName, Field(default_factory=_filled_before)]
+    seed: Annotated[
+        int,
+        Field(
+            default_factory=lambda: secrets.randbelow(SEED.high + 1),
+            strict=True,
+            ge=SEED.low,
+            le=SEED.high,
+            description="of the first image; the others count up from it",
+        ),
+    ]
+    num_images: Annotated[int, Field(strict=True, ge=NUM_IMAGES.low, le=NUM_IMAGES.high)] = 1
+    output_format: OutputFormat = "png"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_defaults(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        given = {field: value for field, value in data.items() if value is not None}
+        name = given.setdefault("checkpoint", settings().checkpoint)
+        if not isinstance(name, str):
+            raise InvalidRequest(
+                f"checkpoint={_short(name)} is not text.",
+                "Give a checkpoint's name.",
+                ("checkpoint",),
+            )
+        checkpoint = get_checkpoint(name)
+        for field in ("width", "height", "steps", "guidance_scale", "scheduler"):
+            given.setdefault(field, getattr(checkpoint, field))
+        return given
+
+    @field_validator("prompt", "negative_prompt")
+    @classmethod
+    def _clean(cls, text: str) -> str:
+        text = clean_text(text)
+        if len(text) > MAX_PROMPT:
+            raise PydanticCustomError("too_long", "too long")
+        return text
+
+    @field_validator("prompt")
+    @classmethod
+    def _not_empty(cls, text: str) -> str:
+        if not text:
+            raise PydanticCustomError("empty", "empty")
+        return text
+
+    @field_validator("width", "height")
+    @classmethod
+    def _size_fits_checkpoint(cls, side: int, info: ValidationInfo) -> int:
+        name = info.data.get("checkpoint")  # missing if it was refused itself
+        if name and not size_limit(get_checkpoint(name)).allows(side):
+            raise PydanticCustomError("size", "size")
+        return side
+
+    def image_seed(self, index: int) -> int:
+        """The seed of image `index`: counted up from `seed`, wrapping past the largest."""
+        return (self.seed + index) % (SEED.high + 1)
+
+    def for_image(self, index: int) -> GenerationRequest:
+        """The request that makes image `index` again, alone: what is written into its file."""
+        return self.model_copy(update={"seed": self.image_seed(index), "num_images": 1})
+
+
+def clean_text(text: str) -> str:
+    """`text` without control characters and lone surrogates, line breaks and tabs as spaces."""
+    spaced = (" " if character in "\t\n\r" else character for character in text)
+    kept = (char for char in spaced if unicodedata.category(char) not in ("Cc", "Cs"))
+    return "".join(kept).strip()
+
+
+def number_from_text(text: str) -> int | float | str:
+    """The number that `text` spells; other text as it is, for `parse_request` to refuse."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def size_limit(checkpoint: Checkpoint) -> Limit:
+    """What a side of a picture may measure, in pixels."""
+    return Limit(checkpoint.min_size, checkpoint.max_size, checkpoint.size_multiple)
+
+
+def parse_request(data: Mapping[str, Any]) -> GenerationRequest:
+    """A request from outside input.
+
+    Raises `InvalidRequest`, naming each offending field with its value, its limit and the nearest
+    valid value; `UnknownCheckpoint` if there is no such checkpoint.
+    """
+    try:
+        return GenerationRequest.model_validate(dict(data))
+    except ValidationError as error:
+        refusals = [_refusal(details, data) for details in error.errors()]
+        raise InvalidRequest(
+            " ".join(message for _, message, _ in refusals),
+            " ".join(next_step for _, _, next_step in refusals),
+            tuple(field for field, _, _ in refusals),
+        ) from None
+
+
+def _refusal(details: ErrorDetails, data: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The field, what was wrong with it, and what to do."""
+    field = ".".join(str(part) for part in details["loc"])
+    value = data.get(field)
+    shown = f"{field}={_short(value)}"
+    match details["type"]:
+        case "extra_forbidden" | "invalid_key":
+            near = difflib.get_close_matches(field, GenerationRequest.model_fields, n=1)
+            advice = f"Did you mean {near[0]}?" if near else f"Remove {field[:60]!r}."
+            return field[:60], f"{field[:60]!r} is not a field of a request.", advice
+        case "missing":
+            return field, f"{field} is missing.", f"Give a {field} of 1 to {MAX_PROMPT} characters."
+        case "empty":
+            return (
+                field,
+                f"{field} is empty.",
+                f"Give a {field} of 1 to {MAX_PROMPT} visible characters.",
+            )
+        case "too_long":
+            length = len(clean_text(str(value)))
+            message = f"{field} has {length} characters and may have {MAX_PROMPT}."
+            return field, message, f"Keep the first {MAX_PROMPT} characters of {field}."
+        case "literal_error":
+            near = difflib.get_close_matches(str(value).lower(), _choices(field), n=1, cutoff=0)
+            message = f"{shown} is not one of {', '.join(_choices(field))}."
+            return field, message, f"Use {field}={near[0]}."
+        case _ if limit := _numeric_limit(field, data):
+            nearest = limit.nearest(value)
+            advice = f"{field}={nearest}" if nearest is not None else f"{limit} for {field}"
+            return field, f"{shown} is not {limit}.", f"Use {advice}."
+        case _:
+            return field, f"{shown} is not text.", f"Give text for {field}."
+
+
+def _numeric_limit(field: str, data: Mapping[str, Any]) -> Limit | None:
+    if field in ("width", "height"):
+        return size_limit(get_checkpoint(data.get("checkpoint") or settings().checkpoint))
+    limits = {"steps": STEPS, "guidance_scale": GUIDANCE, "seed": SEED, "num_images": NUM_IMAGES}
+    return limits.get(field)
+
+
+def _choices(field: str) -> tuple[str, ...]:
+    return typing.get_args(GenerationRequest.model_fields[field].annotation)
+
+
+def _short(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # an int of more digits than Python prints
+        text = "a very large number"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+class Queued(_Wire):
+    """The request waits; `position` 0 is the next to start."""
+
+    type: Literal["queued"] = "queued"
+    position: int
+
+
+class Step(_Wire):
+    """One denoising step of one image is done; `step` counts from 1 to `steps`."""
+
+    type: Literal["step"] = "step"
+    index: int
+    step: int
+    steps: int
+    preview: FileBytes | None = None
+    """A small JPEG of the picture so far."""
+
+
+class ImageReady(_Wire):
+    """An image is finished: `image` is the whole encoded file, its request inside."""
+
+    type: Literal["image"] = "image"
+    index: int
+    seed: int
+    image: FileBytes
+
+
+class Timings(_Wire):
+    """Seconds spent in each phase, and in all. Phases of several images overlap in a batch."""
+
+    queued: float = 0.0
+    loading: float = 0.0
+    encoding: float = 0.0
+    denoising: float = 0.0
+    decoding: float = 0.0
+    total: float = 0.0
+
+
+class GenerationResult(_Wire):
+    """What a finished generation says about itself; the images came as `ImageReady` events."""
+
+    request: GenerationRequest
+    seeds: tuple[int, ...]
+    timings: Timings
+    device: str
+    revision: str | None = Field(default=None, description="of the checkpoint; None is unpinned")
+    backend: str
+    cost_usd: float | None = Field(default=None, description="where a price is known")
+
+
+class Done(_Wire):
+    """The last event."""
+
+    type: Literal["done"] = "done"
+    result: GenerationResult
+
+
+Event = Annotated[Queued | Step | ImageReady | Done, Field(discriminator="type")]
+
+
+class BackendStatus(_Wire):
+    """What a backend says of itself without waking a GPU."""
+
+    name: str
+    healthy: bool
+    warm: bool = Field(description="whether a request would start at once")
+    checkpoints: tuple[str, ...] = ()
+    detail: str = ""
+
+
+async def collect(events: AsyncIterator[Event]) -> tuple[GenerationResult, list[bytes]]:
+    """The result and the encoded images, in order, of a stream that nobody needs to watch."""
+    images: dict[int, bytes] = {}
+    async for event in events:
+        if isinstance(event, ImageReady):
+            images[event.index] = event.image
+        elif isinstance(event, Done):
+            return event.result, [images[index] for index in sorted(images)]
+    raise InternalError("The stream of events ended before the work was done.", "Try again.")

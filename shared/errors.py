@@ -1,0 +1,169 @@
+"""The error tree: every error a user can meet has a code, a message and a next step.
+
+    CygnetError
+    ├── InputError                 the caller can mend it             (exit code 2)
+    │   ├── InvalidRequest         invalid_request
+    │   ├── UnknownCheckpoint      unknown_checkpoint
+    │   ├── UnknownBackend         unknown_backend
+    │   ├── UnreadableImage        unreadable_image
+    │   ├── NoRecipeInImage        no_recipe_in_image
+    │   ├── OutputExists           output_exists
+    │   └── InvalidSetting         invalid_setting
+    └── GenerationError            the work could not be done         (exit code 1)
+        ├── CheckpointMissing      checkpoint_missing
+        ├── CheckpointCorrupt      checkpoint_corrupt
+        ├── PackageMissing         package_missing
+        ├── DeviceUnavailable      device_unavailable
+        ├── UnsupportedSetting     unsupported_setting
+        ├── OutOfMemory            out_of_memory
+        ├── OutputUnwritable       output_unwritable
+        ├── DiskFull               disk_full
+        ├── Cancelled              cancelled
+        └── InternalError          internal_error
+
+Messages never hold secrets, and never a traceback: the cause travels as `__cause__`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+
+class CygnetError(Exception):
+    """An error meant for a person: what was wrong (`message`) and what to do (`next_step`)."""
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, next_step: str) -> None:
+        super().__init__(message, next_step)
+        self.message = message
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.next_step}"
+
+
+class InputError(CygnetError):
+    """Something the caller gave cannot be used; nothing was started."""
+
+    exit_code = 2
+
+
+class InvalidRequest(InputError):
+    """A request breaks a limit; `fields` names the offending fields."""
+
+    code = "invalid_request"
+
+    def __init__(self, message: str, next_step: str, fields: tuple[str, ...] = ()) -> None:
+        super().__init__(message, next_step)
+        self.fields = fields
+
+
+class UnknownCheckpoint(InputError):
+    """No checkpoint of that name is known, and it is no folder in diffusers' format."""
+
+    code = "unknown_checkpoint"
+
+
+class UnknownBackend(InputError):
+    """No backend of that name is configured."""
+
+    code = "unknown_backend"
+
+
+class UnreadableImage(InputError):
+    """A file that was to be read as an image is missing, not an image, or damaged."""
+
+    code = "unreadable_image"
+
+
+class NoRecipeInImage(InputError):
+    """An image is fine but carries no generation settings."""
+
+    code = "no_recipe_in_image"
+
+
+class OutputExists(InputError):
+    """The output file exists and the caller did not ask to replace it."""
+
+    code = "output_exists"
+
+
+class InvalidSetting(InputError):
+    """An environment variable holds a value that cannot be used."""
+
+    code = "invalid_setting"
+
+
+class GenerationError(CygnetError):
+    """The request was fine but the work could not be done."""
+
+
+class CheckpointMissing(GenerationError):
+    """The weights are not there: no such folder, or the Hub cannot be reached."""
+
+    code = "checkpoint_missing"
+
+
+class CheckpointCorrupt(GenerationError):
+    """The weights are there but cannot be read, or do not belong together."""
+
+    code = "checkpoint_corrupt"
+
+
+class PackageMissing(GenerationError):
+    """A Python package that this door needs is not installed."""
+
+    code = "package_missing"
+
+
+class DeviceUnavailable(GenerationError):
+    """The device asked for is not on this machine."""
+
+    code = "device_unavailable"
+
+
+class UnsupportedSetting(GenerationError):
+    """The device or the installed packages cannot do what a setting asks for."""
+
+    code = "unsupported_setting"
+
+
+class OutOfMemory(GenerationError):
+    """The device ran out of memory for this request alone."""
+
+    code = "out_of_memory"
+
+
+class OutputUnwritable(GenerationError):
+    """The output cannot be written there."""
+
+    code = "output_unwritable"
+
+
+class DiskFull(GenerationError):
+    """There is no room left for the output."""
+
+    code = "disk_full"
+
+
+class Cancelled(GenerationError):
+    """The request was cancelled before it was done."""
+
+    code = "cancelled"
+
+
+class InternalError(GenerationError):
+    """A fault of ours, or of a library below us; the log has the cause."""
+
+    code = "internal_error"
+
+
+def error_types(root: type[CygnetError] = CygnetError) -> Iterator[type[CygnetError]]:
+    """Every error type with a code of its own, in the order of the tree."""
+    for kind in root.__subclasses__():
+        if "code" in kind.__dict__:
+            yield kind
+        yield from error_types(kind)

@@ -1,0 +1,79 @@
+"""The environment, read once.
+
+Every variable Cygnet looks at is a field here; nothing else reads `os.environ`. This module does
+not know whether a device or a package can do what a setting asks for: loading a checkpoint finds
+out.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shared.errors import InvalidSetting
+
+
+class Acceleration(BaseModel):
+    """How a checkpoint is loaded and run. The defaults are right for every machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    quantisation: Literal["none", "int8", "fp8"] = "none"
+    attention: str = "auto"
+    """An attention backend as diffusers names it, such as native, flash or _native_cudnn."""
+    compile: bool = False
+
+
+class Settings(BaseModel):
+    """What the environment says, with defaults for what it leaves out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    checkpoint: str = "cygnet-tiny"
+    acceleration: Acceleration = Acceleration()
+
+
+VARIABLES = {
+    "CYGNET_CHECKPOINT": ("checkpoint",),
+    "CYGNET_DEVICE": ("acceleration", "device"),
+    "CYGNET_DTYPE": ("acceleration", "dtype"),
+    "CYGNET_QUANTISATION": ("acceleration", "quantisation"),
+    "CYGNET_ATTENTION": ("acceleration", "attention"),
+    "CYGNET_COMPILE": ("acceleration", "compile"),
+}
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Settings from environment variables; empty ones count as unset.
+
+    Raises `InvalidSetting`, naming the variable, its value and what it may be.
+    """
+    values: dict[str, object] = {}
+    for variable, path in VARIABLES.items():
+        if text := environ.get(variable, "").strip():
+            *groups, field = path
+            section = values
+            for group in groups:
+                section = section.setdefault(group, {})  # type: ignore[assignment]
+            section[field] = text  # type: ignore[index]
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        variable = next(name for name, path in VARIABLES.items() if path == first["loc"])
+        raise InvalidSetting(
+            f"{variable}={environ[variable]!r} cannot be used: {first['msg']}.",
+            f"Correct {variable}, or unset it to get the default.",
+        ) from None
+
+
+@functools.cache
+def settings() -> Settings:
+    """The settings of this process."""
+    return read_settings(os.environ)
