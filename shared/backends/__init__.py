@@ -1,0 +1,56 @@
+"""Backends: anything that turns a request into a stream of events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from typing import Protocol
+
+from shared.contract import BackendStatus, Event, GenerationRequest
+from shared.errors import UnknownBackend
+from shared.settings import settings
+
+
+class Backend(Protocol):
+    """One verb and a close; to cancel a generation is to stop reading its stream."""
+
+    name: str
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        """The events of one generation, ending with `Done`.
+
+        Raises `CygnetError` when the work cannot be done. Closing the generator (`aclose`) cancels.
+        """
+        ...
+
+    async def status(self) -> BackendStatus:
+        """What can be said without waking a GPU."""
+        ...
+
+    async def aclose(self) -> None:
+        """Cancel what runs, and let go of everything."""
+        ...
+
+
+def _local() -> Backend:
+    from shared.backends.local import LocalBackend
+
+    return LocalBackend(settings().acceleration)
+
+
+def _fake() -> Backend:
+    from shared.backends.fake import FakeBackend
+
+    return FakeBackend()
+
+
+# Imported when opened: the local backend brings torch with it.
+_OPENERS = {"local": _local, "fake": _fake}
+
+
+def find_backend(name: str) -> Callable[[], Backend]:
+    """What opens the backend of that name. Raises `UnknownBackend`."""
+    if opener := _OPENERS.get(name):
+        return opener
+    raise UnknownBackend(
+        f"There is no backend named {name[:100]!r}.", f"Choose one of {', '.join(_OPENERS)}."
+    )

@@ -1,0 +1,126 @@
+"""Which device, which numbers, which kernels; and a clear error for what this machine cannot do.
+
+Checked here on a CPU. On a GPU none of it was run by us: the choices follow diffusers' and
+torchao's documentation, and `warm_up` proves them on the machine at hand before the first request.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+import torch
+from diffusers.models.attention_dispatch import attention_backend
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+
+from shared.engine.denoising import velocity
+from shared.engine.text import stack
+from shared.errors import DeviceUnavailable, PackageMissing, UnsupportedSetting
+from shared.settings import Acceleration
+
+if TYPE_CHECKING:
+    from shared.engine.loading import Model
+
+FP8_CAPABILITY = (8, 9)
+"""The first CUDA compute capability with fp8 matrix products (Ada)."""
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" is the first of cuda, mps and cpu that is there."""
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(device for device, there in available.items() if there)
+    if not available[name]:
+        raise DeviceUnavailable(
+            f"The device {name} is not available to torch {torch.__version__} on this machine.",
+            "Unset CYGNET_DEVICE to use what is there, or install torch for that device.",
+        )
+    return torch.device(name)
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """ "auto" is bfloat16 on a GPU and float32 on a CPU."""
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return getattr(torch, name)
+
+
+def check(acceleration: Acceleration, device: torch.device) -> None:
+    """Refuse what can be known to fail before gigabytes are read."""
+    if acceleration.quantisation == "none":
+        return
+    if importlib.util.find_spec("torchao") is None:
+        raise PackageMissing(
+            f"Quantisation {acceleration.quantisation} needs the package torchao.",
+            "Install it with: pip install torchao",
+        )
+    if acceleration.quantisation == "fp8" and not (
+        device.type == "cuda" and torch.cuda.get_device_capability(device) >= FP8_CAPABILITY
+    ):
+        raise UnsupportedSetting(
+            f"Quantisation fp8 needs a GPU of capability 8.9 or newer; this is {device.type}.",
+            "Set CYGNET_QUANTISATION to int8 or none.",
+        )
+
+
+def apply(transformer: WanTransformer3DModel, acceleration: Acceleration) -> None:
+    """Set the attention kernel, quantise, then compile the repeated blocks."""
+    if acceleration.attention != "auto":
+        try:
+            # diffusers also makes the kernel everybody's default; leaving the context undoes that.
+            with attention_backend("native"):
+                transformer.set_attention_backend(acceleration.attention)
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise _unsupported(
+                f"attention {acceleration.attention}", "CYGNET_ATTENTION", error
+            ) from error
+    if acceleration.quantisation != "none":
+        try:
+            _quantise(transformer, acceleration.quantisation)
+        except (RuntimeError, ImportError, NotImplementedError, AssertionError) as error:
+            name = f"quantisation {acceleration.quantisation}"
+            raise _unsupported(name, "CYGNET_QUANTISATION", error) from error
+    if acceleration.compile:
+        transformer.compile_repeated_blocks(fullgraph=True)
+
+
+def _quantise(transformer: WanTransformer3DModel, kind: str) -> None:
+    from torchao.quantization import (  # type: ignore[import-not-found]
+        Float8DynamicActivationFloat8WeightConfig,
+        Int8WeightOnlyConfig,
+        quantize_,
+    )
+
+    config = (
+        Int8WeightOnlyConfig() if kind == "int8" else Float8DynamicActivationFloat8WeightConfig()
+    )
+    # Only the blocks: they hold nearly all weights, and the small layers around them are sensitive.
+    quantize_(transformer.blocks, config)
+
+
+def warm_up(model: Model, acceleration: Acceleration) -> None:
+    """One forward with the settings that are not the defaults, so that a bad one fails at load."""
+    if acceleration == Acceleration(device=acceleration.device, dtype=acceleration.dtype):
+        return
+    side = model.transformer.config.patch_size[1] * 8  # type: ignore[attr-defined]
+    latents = torch.zeros(1, model.latent_channels, 1, side, side, device=model.device)
+    try:
+        with torch.inference_mode():
+            time = torch.zeros(1, device=model.device)
+            velocity(model.transformer, latents, time, stack([model.prompts.encode("")]))
+    except Exception as error:  # kernels and compilers fail in ways of their own
+        settings = acceleration.model_dump(exclude_defaults=True, exclude={"device", "dtype"})
+        asked = ", ".join(f"{name}={value}" for name, value in settings.items())
+        raise _unsupported(asked, "the CYGNET_ variables of these settings", error) from error
+
+
+def _unsupported(what: str, variable: str, error: Exception) -> UnsupportedSetting:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return UnsupportedSetting(
+        f"This machine cannot run with {what}: {reason[:200]}.",
+        f"Unset {variable}, or choose another value.",
+    )

@@ -1,0 +1,229 @@
+"""A checkpoint and the acceleration settings become a `Model`, ready to run.
+
+Weights are read by diffusers' and transformers' own `from_pretrained`, from the Hub or a folder, as
+safetensors only. The order is theirs too: load, fuse the LoRA, then quantise, then compile. A
+setting that the device cannot do is an error here, never a silent no-op.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import diffusers.utils.logging
+import torch
+import transformers
+import transformers.utils.logging
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from safetensors.torch import load_file
+
+from shared.checkpoints import Checkpoint
+from shared.engine import acceleration as accelerate
+from shared.engine import denoising
+from shared.engine.frames import FrameDecoder, PreviewMap, fit_preview
+from shared.engine.text import PromptEncoder
+from shared.errors import CheckpointCorrupt, CheckpointMissing, CygnetError
+from shared.settings import Acceleration
+
+log = logging.getLogger(__name__)
+
+TEXT_ENCODERS = ("UMT5EncoderModel", "T5EncoderModel", "BertModel")
+"""What a checkpoint may name as its text encoder: no class of a stranger's choice is loaded."""
+
+PREVIEW_FILE = "latent_rgb.safetensors"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded checkpoint: everything the engine's five verbs need."""
+
+    checkpoint: Checkpoint
+    prompts: PromptEncoder
+    transformer: WanTransformer3DModel
+    frames: FrameDecoder
+    preview: PreviewMap
+    scheduler_config: dict[str, Any]
+    device: torch.device
+
+    @property
+    def latent_scale(self) -> int:
+        """Pixels along one side of a latent pixel."""
+        return self.checkpoint.size_multiple // self.transformer.config.patch_size[1]  # type: ignore[attr-defined]
+
+    @property
+    def latent_channels(self) -> int:
+        return self.transformer.config.in_channels  # type: ignore[attr-defined]
+
+    def tokens(self, width: int, height: int) -> int:
+        """How many tokens the transformer sees for one picture of this size, in pixels."""
+        return (width // self.checkpoint.size_multiple) * (height // self.checkpoint.size_multiple)
+
+
+def load(checkpoint: Checkpoint, acceleration: Acceleration) -> Model:
+    """Read a checkpoint's weights onto the device.
+
+    Raises `DeviceUnavailable`, `UnsupportedSetting` or `PackageMissing` for settings that this
+    machine cannot do, `CheckpointMissing` and `CheckpointCorrupt` for weights that are not there or
+    unreadable.
+    """
+    # A bar for each file of weights would tear up the one bar that counts steps.
+    transformers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.disable_progress_bar()
+    device = accelerate.choose_device(acceleration.device)
+    dtype = accelerate.choose_dtype(acceleration.dtype, device)
+    accelerate.check(acceleration, device)
+    source = _Source(checkpoint)
+
+    index = source.json("model_index.json")
+    tokenizer = source.read("tokenizer", transformers.AutoTokenizer.from_pretrained)
+    text_encoder = source.read("text_encoder", _text_encoder_class(index), dtype=dtype)
+    transformer = source.read("transformer", WanTransformer3DModel, torch_dtype=dtype)
+    vae = source.read("vae", AutoencoderKLWan, torch_dtype=dtype)
+    source.check_fit(transformer, vae, text_encoder)
+    if checkpoint.lora:
+        _fuse_lora(transformer, source)
+
+    for part in (transformer, text_encoder, vae):
+        part.to(device).eval().requires_grad_(False)
+    preview = source.preview() or fit_preview(vae)
+    denoising.prepare(transformer)
+    accelerate.apply(transformer, acceleration)
+    model = Model(
+        checkpoint=checkpoint,
+        prompts=PromptEncoder(tokenizer, text_encoder, transformer),
+        transformer=transformer,
+        frames=FrameDecoder(vae).to(device),
+        preview=PreviewMap(preview.weight.to(device), preview.bias.to(device)),
+        scheduler_config=source.json("scheduler/scheduler_config.json"),
+        device=device,
+    )
+    accelerate.warm_up(model, acceleration)
+    return model
+
+
+class _Source:
+    """Where a checkpoint's files are, and errors in our words when they cannot be read."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.location = str(checkpoint.folder or checkpoint.repository)
+        self.revision = {"revision": checkpoint.revision} if checkpoint.revision else {}
+        if checkpoint.folder and not checkpoint.folder.is_dir():
+            raise CheckpointMissing(
+                f"The folder of checkpoint {checkpoint.name} is missing: {checkpoint.folder}.",
+                "Restore it, or choose another checkpoint.",
+            )
+
+    def read(self, part: str, loader: Any, **options: Any) -> Any:
+        """One component through its `from_pretrained`."""
+        loader = getattr(loader, "from_pretrained", loader)
+        if "dtype" in options or "torch_dtype" in options:
+            options["use_safetensors"] = True
+        with self.reading(part):
+            if self.checkpoint.folder and not (self.checkpoint.folder / part).is_dir():
+                raise FileNotFoundError(f"{part}/ is not in the folder")
+            return loader(self.location, subfolder=part, **self.revision, **options)
+
+    def file(self, name: str, repository: str | None = None, revision: str | None = None) -> Path:
+        """The local path of one file, fetched from the Hub if the checkpoint is there."""
+        if self.checkpoint.folder and repository is None:
+            return self.checkpoint.folder / name
+        pinned = revision if repository else self.checkpoint.revision
+        return Path(hf_hub_download(repository or self.location, name, revision=pinned))
+
+    def json(self, name: str) -> dict[str, Any]:
+        with self.reading(name):
+            return json.loads(self.file(name).read_text())
+
+    def preview(self) -> PreviewMap | None:
+        """The map that came with the checkpoint; only our own folders bring one."""
+        if self.checkpoint.folder is None or not (self.checkpoint.folder / PREVIEW_FILE).is_file():
+            return None
+        with self.reading(PREVIEW_FILE):
+            tensors = load_file(self.checkpoint.folder / PREVIEW_FILE)
+            return PreviewMap(tensors["weight"], tensors["bias"])
+
+    def check_fit(self, transformer: Any, vae: Any, text_encoder: Any) -> None:
+        """The parts must belong together; found here, not as a shape error in the first forward."""
+        pairs = {
+            "latent channels of transformer and VAE": (
+                transformer.config.in_channels,
+                vae.config.z_dim,
+            ),
+            "text width of transformer and text encoder": (
+                transformer.config.text_dim,
+                getattr(text_encoder.config, "d_model", None) or text_encoder.config.hidden_size,
+            ),
+        }
+        for what, (one, other) in pairs.items():
+            if one != other:
+                raise self.corrupt(f"the {what} differ: {one} and {other}")
+
+    def corrupt(self, reason: str) -> CheckpointCorrupt:
+        return CheckpointCorrupt(
+            f"Checkpoint {self.checkpoint.name} cannot be read: {reason}.",
+            "Get its files again, or choose another checkpoint.",
+        )
+
+    @contextmanager
+    def reading(self, part: str) -> Iterator[None]:
+        """Whatever the libraries raise while reading a file becomes one of our errors."""
+        try:
+            yield
+        except CygnetError:
+            raise
+        except (
+            HfHubHTTPError,
+            LocalEntryNotFoundError,
+            OfflineModeIsEnabled,
+            ConnectionError,
+        ) as error:
+            raise CheckpointMissing(
+                f"{part} of {self.location} could not be fetched: {type(error).__name__}.",
+                "Check the connection and, for a private repository, HF_TOKEN; or use cygnet-tiny.",
+            ) from error
+        except FileNotFoundError as error:
+            raise CheckpointMissing(
+                f"Checkpoint {self.checkpoint.name} lacks {part}.",
+                "Restore its files, or choose another checkpoint.",
+            ) from error
+        except Exception as error:  # each library has its own zoo of errors for unreadable files
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise self.corrupt(f"{part}: {reason[:200]}") from error
+
+
+def _text_encoder_class(index: dict[str, Any]) -> Callable[..., Any]:
+    name = index.get("text_encoder", [None, None])[1]
+    if name not in TEXT_ENCODERS:
+        raise CheckpointCorrupt(
+            f"The checkpoint names {name!r} as its text encoder, which is none of {TEXT_ENCODERS}.",
+            "Choose a Wan 2.1 checkpoint in diffusers' format.",
+        )
+    return getattr(transformers, name)
+
+
+def _fuse_lora(transformer: WanTransformer3DModel, source: _Source) -> None:
+    """Add the LoRA's product, times its strength, to the weights, and drop the adapter."""
+    # Imported here because only LoRA checkpoints need the pipeline's key conversions.
+    from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
+
+    lora = source.checkpoint.lora
+    assert lora is not None
+    with source.reading(lora.filename):
+        path = source.file(lora.filename, lora.repository, lora.revision)
+        state = WanLoraLoaderMixin.lora_state_dict(
+            str(path.parent), weight_name=path.name, use_safetensors=True, local_files_only=True
+        )
+        WanLoraLoaderMixin.load_lora_into_transformer(state, transformer, adapter_name="lora")
+        transformer.fuse_lora(lora_scale=lora.strength, adapter_names=["lora"])
+        transformer.unload_lora()

@@ -1,0 +1,133 @@
+"""Prompts become the keys and values that the transformer's cross-attention looks at.
+
+Wan pads every prompt with zeros to 512 embeddings and attends to the padding without a mask. Two
+exact savings follow. The text encoder runs at the prompt's true length, because the padding is
+zeros whatever it computes. And all padding embeddings have the same key and value, so that n of
+them weigh as much as one whose logit has log(n) added: exp(a + log n) = n exp(a). Keys and values
+depend on the prompt alone, so they are computed once and not at every step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+
+MAX_TOKENS = 512
+"""Wan's text length; the transformer was trained with every prompt padded to it."""
+
+CACHED_PROMPTS = 64
+
+
+@dataclass(frozen=True)
+class TextKeys:
+    """Cross-attention inputs of one prompt, the padding folded into the first position.
+
+    `keys` and `values`: (layers, 1 + tokens, dim); `bias`: (1 + tokens), added to the logits.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    bias: torch.Tensor
+
+
+class PromptEncoder:
+    """Tokenizer, text encoder and the transformer's text projections, with a cache of results."""
+
+    def __init__(
+        self, tokenizer: Any, text_encoder: torch.nn.Module, transformer: WanTransformer3DModel
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.text_encoder = text_encoder
+        self.transformer = transformer
+        self._cache: OrderedDict[str, TextKeys] = OrderedDict()
+
+    @torch.inference_mode()
+    def encode(self, prompt: str) -> TextKeys:
+        """The text keys of a prompt, from the cache of the last `CACHED_PROMPTS` if it is there."""
+        text = prompt_clean(prompt)
+        if text in self._cache:
+            self._cache.move_to_end(text)
+        else:
+            self._cache[text] = project(self.transformer, self.embed(text))
+            if len(self._cache) > CACHED_PROMPTS:
+                self._cache.popitem(last=False)
+        return self._cache[text]
+
+    def embed(self, text: str) -> torch.Tensor:
+        """The text encoder's last hidden states at the true length: (tokens, text_dim)."""
+        tokens = self.tokenizer(text, max_length=MAX_TOKENS, truncation=True, return_tensors="pt")
+        device = next(self.text_encoder.parameters()).device
+        states = self.text_encoder(tokens.input_ids.to(device), tokens.attention_mask.to(device))
+        return states.last_hidden_state[0]
+
+
+def project(transformer: WanTransformer3DModel, embeddings: torch.Tensor) -> TextKeys:
+    """Keys and values of every layer for one prompt's embeddings: (tokens <= 512, text_dim)."""
+    tokens = len(embeddings)
+    padded = F.pad(embeddings.to(transformer.dtype), (0, 0, 1, 0))[None]
+    text = transformer.condition_embedder.text_embedder(padded)
+    attentions: list[Any] = [block.attn2 for block in transformer.blocks]
+    bias = torch.zeros(1 + tokens, device=text.device, dtype=text.dtype)
+    bias[0] = math.log(MAX_TOKENS - tokens) if tokens < MAX_TOKENS else -math.inf
+    return TextKeys(
+        keys=torch.cat([attention.norm_k(attention.to_k(text)) for attention in attentions]),
+        values=torch.cat([attention.to_v(text) for attention in attentions]),
+        bias=bias,
+    )
+
+
+def stack(rows: list[TextKeys]) -> TextKeys:
+    """Prompts of different lengths as one batch: the short ones get positions that weigh nothing.
+
+    `keys` and `values` become (layers, rows, longest, dim) and `bias` (rows, 1, 1, longest).
+    """
+    longest = max(len(row.bias) for row in rows)
+
+    def pad(tensor: torch.Tensor, missing: int) -> torch.Tensor:
+        return F.pad(tensor, (0, 0, 0, missing)) if missing else tensor
+
+    missing = [longest - len(row.bias) for row in rows]
+    return TextKeys(
+        keys=torch.stack(
+            [pad(row.keys, gap) for row, gap in zip(rows, missing, strict=True)], dim=1
+        ),
+        values=torch.stack(
+            [pad(row.values, gap) for row, gap in zip(rows, missing, strict=True)], dim=1
+        ),
+        bias=torch.stack(
+            [
+                F.pad(row.bias, (0, gap), value=-math.inf)
+                for row, gap in zip(rows, missing, strict=True)
+            ]
+        )[:, None, None],
+    )
+
+
+class TextAttention:
+    """A processor for Wan's cross-attention that is handed keys, values and bias, not text.
+
+    It always uses torch's own attention: the faster kernels that a checkpoint may be set to take no
+    bias.
+    """
+
+    def __call__(
+        self,
+        attention: Any,
+        hidden_states: torch.Tensor,
+        text: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        *_: None,
+    ) -> torch.Tensor:
+        query = attention.norm_q(attention.to_q(hidden_states))
+        query, keys, values = (
+            tensor.unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+            for tensor in (query, text[0], text[1])
+        )
+        mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=text[2])
+        return attention.to_out[0](mixed.transpose(1, 2).flatten(2))

@@ -1,0 +1,46 @@
+"""What every test gets: no settings from outside, a folder of its own, and a backend that is fake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from shared import cli
+from shared.backends import Backend
+from shared.backends.fake import FakeBackend
+from shared.contract import Event
+from shared.settings import VARIABLES, settings
+
+# A busy machine makes examples slow, not wrong; the same examples each time make a failure repeat.
+hypothesis.settings.register_profile("cygnet", deadline=None, derandomize=True, max_examples=50)
+hypothesis.settings.load_profile("cygnet")
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    settings.cache_clear()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that is the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def use_fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts a fake in place of the command line's local backend; hands on `before_event`."""
+
+    def use(before_event: Callable[[Event], None] | None = None) -> None:
+        def find(name: str) -> Callable[[], Backend]:
+            return lambda: FakeBackend(before_event)
+
+        monkeypatch.setattr(cli, "find_backend", find)
+
+    return use

@@ -1,0 +1,228 @@
+"""Checkpoints load through real code, and what cannot be loaded is said in one sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import WanPipeline, WanTransformer3DModel
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+
+from shared.checkpoints import Checkpoint, Lora, add_folder, get_checkpoint
+from shared.contract import GenerationRequest
+from shared.engine import loading
+from shared.engine.loading import Model, load
+from shared.errors import (
+    CheckpointCorrupt,
+    CheckpointMissing,
+    CygnetError,
+    DeviceUnavailable,
+    PackageMissing,
+    UnsupportedSetting,
+)
+from shared.settings import Acceleration
+from tests.engine.conftest import psnr, solo, stock
+
+Ask = Callable[..., GenerationRequest]
+CPU = Acceleration(device="cpu")
+
+
+def save_lora(folder: Path, checkpoint: Path) -> Path:
+    """A LoRA file as peft and diffusers write it, strong enough to be seen."""
+    transformer = WanTransformer3DModel.from_pretrained(checkpoint, subfolder="transformer")
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=["to_q", "to_v", "ffn.net.0.proj"])
+    transformer.add_adapter(config)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in transformer.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(std=0.3)
+    WanPipeline.save_lora_weights(folder, get_peft_model_state_dict(transformer))
+    return folder / "pytorch_lora_weights.safetensors"
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.4])
+def test_a_lora_gives_the_pipelines_own_result(
+    small: Checkpoint, small_folder: Path, model: Model, ask: Ask, tmp_path: Path, strength: float
+) -> None:
+    file = save_lora(tmp_path, small_folder)
+    shutil.copytree(small_folder, tmp_path / "wan")
+    shutil.copy(file, tmp_path / "wan" / "lora.safetensors")
+    lora = Lora(repository=None, filename="lora.safetensors", strength=strength)
+    ours = load(small.model_copy(update={"folder": tmp_path / "wan", "lora": lora}), CPU)
+
+    pipe = WanPipeline.from_pretrained(small_folder)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.load_lora_weights(tmp_path, weight_name=file.name, adapter_name="lora")
+    pipe.set_adapters(["lora"], [strength])
+
+    picture = solo(ours, ask())[0]
+    assert psnr(picture, stock(pipe, ask())) >= 60
+    assert psnr(picture, solo(model, ask())[0]) < 45, "the LoRA must change the picture"
+
+
+def test_the_embedded_fast_checkpoint_is_the_same_folder_with_its_lora(tiny_model: Model) -> None:
+    fast = get_checkpoint("cygnet-tiny-fast")
+    assert fast.folder == get_checkpoint("cygnet-tiny").folder
+    weights = load(fast, CPU).transformer.state_dict()
+    plain = tiny_model.transformer.state_dict()
+    assert weights.keys() == plain.keys()
+    assert any(not torch.equal(weights[name], plain[name]) for name in plain)
+
+
+@pytest.fixture
+def copy(small_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small_folder, tmp_path / "copy"))
+
+
+def refusal(folder: Path, kind: type[CygnetError]) -> str:
+    with pytest.raises(kind) as caught:
+        load(add_folder(folder), CPU)
+    text = str(caught.value)
+    assert "\n" not in text and caught.value.next_step
+    return text
+
+
+def test_cut_off_weights_are_corrupt(copy: Path) -> None:
+    weights = copy / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert "transformer" in refusal(copy, CheckpointCorrupt)
+
+
+def test_weights_of_another_shape_are_corrupt(copy: Path) -> None:
+    config = copy / "transformer" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"ffn_dim": 64}))
+    assert "transformer" in refusal(copy, CheckpointCorrupt)
+
+
+def test_parts_that_do_not_belong_together_are_corrupt(copy: Path) -> None:
+    transformer = WanTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=24,
+        in_channels=8,
+        out_channels=8,
+        text_dim=32,
+        freq_dim=32,
+        ffn_dim=96,
+        num_layers=1,
+    )
+    transformer.save_pretrained(copy / "transformer")
+    assert "latent channels" in refusal(copy, CheckpointCorrupt)
+
+
+@pytest.mark.parametrize("part", ["vae", "text_encoder", "tokenizer"])
+def test_a_missing_part_is_named(copy: Path, part: str) -> None:
+    checkpoint = add_folder(copy)
+    shutil.rmtree(copy / part)
+    with pytest.raises(CheckpointMissing, match=part):
+        load(checkpoint, CPU)
+
+
+def test_a_folder_that_vanished_is_missing(copy: Path) -> None:
+    checkpoint = add_folder(copy)
+    shutil.rmtree(copy)
+    with pytest.raises(CheckpointMissing, match="folder"):
+        load(checkpoint, CPU)
+
+
+def test_pickled_weights_are_not_read(copy: Path) -> None:
+    weights = copy / "transformer" / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    with pytest.raises((CheckpointCorrupt, CheckpointMissing)):
+        load(add_folder(copy), CPU)
+
+
+def test_a_text_encoder_of_a_strangers_choice_is_refused(copy: Path) -> None:
+    index = copy / "model_index.json"
+    chosen = {"text_encoder": ["transformers", "GPT2Model"]}
+    index.write_text(json.dumps(json.loads(index.read_text()) | chosen))
+    assert "GPT2Model" in refusal(copy, CheckpointCorrupt)
+
+
+def test_a_lora_for_another_model_is_corrupt(small: Checkpoint, copy: Path) -> None:
+    save_file(
+        {"transformer.blocks.0.nothing.lora_A.weight": torch.ones(2, 2)}, copy / "x.safetensors"
+    )
+    lora = Lora(repository=None, filename="x.safetensors")
+    with pytest.raises(CheckpointCorrupt, match=r"x\.safetensors"):
+        load(small.model_copy(update={"folder": copy, "lora": lora}), CPU)
+
+
+def test_a_hub_that_cannot_be_reached_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise ConnectionError("no route to https://user:secret@example")
+
+    monkeypatch.setattr(loading, "hf_hub_download", unreachable)
+    with pytest.raises(CheckpointMissing) as caught:
+        load(get_checkpoint("wan2.1-1.3b"), CPU)
+    assert "Hub" in str(caught.value) or "fetched" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
+def test_a_device_that_is_not_there_is_refused(small: Checkpoint) -> None:
+    with pytest.raises(DeviceUnavailable, match="cuda"):
+        load(small, Acceleration(device="cuda"))
+
+
+def test_fp8_on_a_cpu_is_refused(small: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    with pytest.raises(UnsupportedSetting, match="fp8"):
+        load(small, Acceleration(device="cpu", quantisation="fp8"))
+
+
+def test_quantisation_without_torchao_names_the_package(
+    small: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(PackageMissing, match="torchao"):
+        load(small, Acceleration(device="cpu", quantisation="int8"))
+
+
+@pytest.mark.parametrize("attention", ["no-such-kernel", "flash", "_native_cudnn"])
+def test_an_attention_kernel_that_cannot_run_here_is_refused(
+    small: Checkpoint, attention: str
+) -> None:
+    with pytest.raises(UnsupportedSetting, match=attention):
+        load(small, Acceleration(device="cpu", attention=attention))
+
+
+def test_int8_weights_give_nearly_the_same_picture(
+    small: Checkpoint, model: Model, ask: Ask
+) -> None:
+    pytest.importorskip("torchao")
+    quantised = load(small, Acceleration(device="cpu", quantisation="int8"))
+    picture = solo(quantised, ask())[0]
+    assert 20 < psnr(picture, solo(model, ask())[0]) < float("inf")
+
+
+def test_compiled_blocks_give_the_same_pictures_in_many_shapes(
+    small: Checkpoint, model: Model, ask: Ask
+) -> None:
+    compiled = load(small, Acceleration(device="cpu", compile=True))
+    sizes = [(64, 48), (32, 32), (16, 80), (96, 16)]
+    for number, (width, height) in enumerate(sizes):
+        request = ask(
+            "a fox " * (1 + number),
+            width=width,
+            height=height,
+            steps=2,
+            num_images=1 + number % 3,
+            guidance_scale=1.0 + 3 * (number % 2),
+        )
+        pictures = zip(solo(compiled, request), solo(model, request), strict=True)
+        assert all(psnr(one, other) >= 60 for one, other in pictures)
+
+
+def test_bfloat16_gives_a_picture_close_to_float32(
+    small: Checkpoint, model: Model, ask: Ask
+) -> None:
+    picture = solo(load(small, Acceleration(device="cpu", dtype="bfloat16")), ask())[0]
+    assert psnr(picture, solo(model, ask())[0]) > 20

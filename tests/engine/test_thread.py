@@ -1,0 +1,264 @@
+"""Requests share one engine without touching each other, whatever becomes of any of them."""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from shared.contract import Done, Event, GenerationRequest, ImageReady, Queued, Step
+from shared.engine import core
+from shared.engine.core import Core, Generation
+from shared.engine.loading import Model
+from shared.engine.thread import Engine
+from shared.errors import CheckpointMissing, CygnetError, InternalError, OutOfMemory
+from tests.engine.conftest import pixels, psnr, solo
+
+Ask = Callable[..., GenerationRequest]
+LIMIT = 120  # seconds: a hang is a failure, not a wait
+
+
+class Reader:
+    """Collects one request's events; `wait` returns when the last has come."""
+
+    def __init__(self, on_event: Callable[[Event], None] = lambda event: None) -> None:
+        self.events: list[Event] = []
+        self.error: CygnetError | None = None
+        self._on_event = on_event
+        self._ended = threading.Event()
+
+    def __call__(self, event: Event | CygnetError) -> None:
+        if isinstance(event, CygnetError):
+            self.error = event
+            self._ended.set()
+            return
+        self.events.append(event)
+        self._on_event(event)
+        if isinstance(event, Done):
+            self._ended.set()
+
+    def wait(self) -> Reader:
+        assert self._ended.wait(LIMIT), f"no end after {len(self.events)} events"
+        return self
+
+    def pictures(self) -> list[Any]:
+        return [pixels(event.image) for event in self.events if isinstance(event, ImageReady)]
+
+
+@pytest.fixture
+def engine(model: Model) -> Iterator[Engine]:
+    engine = Engine(lambda: model)
+    yield engine
+    engine.close()
+
+
+def test_a_request_is_queued_stepped_shown_and_done(engine: Engine, ask: Ask) -> None:
+    reader = Reader()
+    engine.submit(ask(num_images=2, steps=3), reader)
+    events = reader.wait().events
+    assert isinstance(events[0], Queued) and isinstance(events[-1], Done)
+    steps = [(event.index, event.step) for event in events if isinstance(event, Step)]
+    assert sorted(steps) == [(index, step) for index in (0, 1) for step in (1, 2, 3)]
+    assert {event.seed for event in events if isinstance(event, ImageReady)} == {7, 8}
+    result = events[-1].result
+    assert result.seeds == (7, 8) and result.device == "cpu" and result.backend == "local"
+    timings = result.timings
+    assert min(timings.denoising, timings.decoding, timings.encoding) > 0
+    assert timings.total >= timings.denoising
+
+
+def test_fifty_cancels_among_two_hundred_change_no_surviving_picture(
+    engine: Engine, model: Model, ask: Ask
+) -> None:
+    chance = random.Random(5)
+    kinds = [
+        ask(),
+        ask("a castle", guidance_scale=1.0, steps=3, seed=1),
+        ask("the moon over still water", steps=6, seed=2, scheduler="euler"),
+        ask("a fox", steps=5, seed=3, scheduler="lcm", guidance_scale=1.0),
+        ask("a castle, flat design", width=32, height=32, steps=3, seed=4),
+        ask("a red fox " * 30, num_images=2, steps=2, seed=5),
+    ]
+    expected = [solo(model, kind) for kind in kinds]
+    cancelled = set(chance.sample(range(200), 50))
+    served: list[tuple[int, Reader]] = []
+    begun: queue.SimpleQueue[int] = queue.SimpleQueue()
+    tickets: dict[int, Generation] = {}
+
+    def stop_at(number: int, step: int) -> Callable[[Event], None]:
+        def on_event(event: Event) -> None:
+            if isinstance(event, Step) and event.step == step:
+                begun.put(number)
+
+        return on_event
+
+    for number in range(200):
+        kind = chance.randrange(len(kinds))
+        if number not in cancelled:
+            served.append((kind, Reader()))
+            engine.submit(kinds[kind], served[-1][1])
+        elif number % 3:
+            tickets[number] = engine.submit(kinds[kind], Reader(stop_at(number, number % 3)))
+        else:
+            engine.cancel(engine.submit(kinds[kind], Reader()))
+    for _ in range(len(tickets)):
+        engine.cancel(tickets[begun.get(timeout=LIMIT)])
+
+    assert len(served) == 150
+    for kind, reader in served:
+        pictures = reader.wait().pictures()
+        assert len(pictures) == len(expected[kind])
+        assert all(psnr(*pair) >= 60 for pair in zip(pictures, expected[kind], strict=True))
+
+
+def test_a_cancelled_request_takes_no_further_step(model: Model, ask: Ask) -> None:
+    steps: list[int] = []
+    engine = Engine(lambda: model)
+    reader = Reader(lambda event: isinstance(event, Step) and stop(event))
+
+    def stop(step: Step) -> None:
+        steps.append(step.step)
+        if step.step == 2:
+            engine.cancel(generation)
+
+    generation = engine.submit(ask(steps=50), reader)
+    engine.close()
+    assert steps == [1, 2]
+    assert not any(isinstance(event, ImageReady | Done) for event in reader.events)
+    assert not engine.busy
+
+
+def failing_forward(monkeypatch: pytest.MonkeyPatch, error: Exception, guilty_scale: float) -> None:
+    """Make every forward that holds an image of this guidance scale fail."""
+    real = core.guided_velocity
+
+    def forward(*arguments: Any) -> torch.Tensor:
+        if guilty_scale in arguments[-1]:
+            raise error
+        return real(*arguments)
+
+    monkeypatch.setattr(core, "guided_velocity", forward)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), OutOfMemory),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), OutOfMemory),
+        (RuntimeError("a kernel failed at /home/somebody"), InternalError),
+    ],
+)
+def test_a_failing_request_ends_alone(
+    engine: Engine,
+    model: Model,
+    ask: Ask,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    kind: type[CygnetError],
+) -> None:
+    good = [ask(seed=seed, steps=4) for seed in range(5)]
+    expected = [solo(model, request)[0] for request in good]
+    failing_forward(monkeypatch, error, guilty_scale=13.0)
+    readers = [Reader() for _ in good]
+    for request, reader in zip(good[:3], readers[:3], strict=True):
+        engine.submit(request, reader)
+    bad = Reader()
+    engine.submit(ask(guidance_scale=13.0), bad)
+    for request, reader in zip(good[3:], readers[3:], strict=True):
+        engine.submit(request, reader)
+
+    assert isinstance(bad.wait().error, kind)
+    assert "/home/somebody" not in str(bad.error)
+    for reader, picture in zip(readers, expected, strict=True):
+        assert psnr(reader.wait().pictures()[0], picture) >= 60
+
+
+def test_memory_that_suffices_for_half_a_batch_is_enough(
+    model: Model, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [ask(seed=seed) for seed in range(4)]
+    expected = [solo(model, request)[0] for request in requests]
+    real, sizes = core.guided_velocity, []
+
+    def forward(*arguments: Any) -> torch.Tensor:
+        sizes.append(len(arguments[-1]))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("too many")
+        return real(*arguments)
+
+    monkeypatch.setattr(core, "guided_velocity", forward)
+    batch = Core(model)
+    for request in requests:
+        batch.start(Generation(request))
+    done = []
+    while batch.images:
+        advanced, failures = batch.step()
+        assert not failures
+        done += [image for image in advanced if image.done]
+    assert set(sizes) == {4, 2}
+    done.sort(key=lambda image: image.generation.request.seed)
+    for image, picture in zip(done, expected, strict=True):
+        assert psnr(pixels(batch.finish(image).image), picture) >= 60
+
+
+def test_a_reader_that_crashes_ends_its_own_request_only(
+    engine: Engine, model: Model, ask: Ask
+) -> None:
+    def crash(event: Event) -> None:
+        raise ValueError("a broken callback")
+
+    engine.submit(ask(steps=20), Reader(crash))
+    good = Reader()
+    engine.submit(ask(), good)
+    assert psnr(good.wait().pictures()[0], solo(model, ask())[0]) >= 60
+
+
+def test_numbers_that_overflow_are_an_error_not_a_blank_picture(
+    engine: Engine, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        core, "guided_velocity", lambda model, latents, *_: torch.full_like(latents, torch.nan)
+    )
+    reader = Reader()
+    engine.submit(ask(), reader)
+    error = reader.wait().error
+    assert isinstance(error, InternalError) and "overflowed" in error.message
+
+
+def test_what_cannot_load_refuses_every_request_and_does_not_hang(ask: Ask) -> None:
+    def load() -> Model:
+        raise CheckpointMissing("It is gone.", "Get it back.")
+
+    engine = Engine(load)
+    readers = [Reader() for _ in range(3)]
+    for reader in readers:
+        engine.submit(ask(), reader)
+    assert all(isinstance(reader.wait().error, CheckpointMissing) for reader in readers)
+    assert engine.failed
+    engine.close()
+
+
+def test_requests_past_the_token_budget_wait_their_turn(model: Model, ask: Ask) -> None:
+    batch = Core(model, token_budget=2 * 2 * 12)  # two guided images of 4x3 tokens
+    generation = Generation(ask(num_images=3))
+    batch.start(generation)
+    assert batch.has_room(generation.request)
+    batch.start(generation)
+    assert not batch.has_room(generation.request)
+    assert batch.has_room(ask(guidance_scale=1.0)) is False
+    assert Core(model, token_budget=1).has_room(generation.request), "one image always fits"
+
+
+def test_previews_are_small_pictures_of_the_steps(model: Model, ask: Ask) -> None:
+    reader = Reader()
+    engine = Engine(lambda: model, previews=True)
+    engine.submit(ask(), reader)
+    engine.close()
+    previews = [event.preview for event in reader.wait().events if isinstance(event, Step)]
+    assert len(previews) == 4
+    assert all(preview and pixels(preview).shape == (6, 8, 3) for preview in previews)
