@@ -132,7 +132,7 @@ class UnsupportedSetting(GenerationError):
 
 
 class OutOfMemory(GenerationError):
-    """The device ran out of memory for this request alone."""
+    """The device has too little memory for the checkpoint, or for this request alone."""
 
     code = "out_of_memory"
 

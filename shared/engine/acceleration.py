@@ -7,15 +7,17 @@ torchao's documentation, and `warm_up` proves them on the machine at hand before
 from __future__ import annotations
 
 import importlib.util
+import os
 from typing import TYPE_CHECKING
 
 import torch
 from diffusers.models.attention_dispatch import attention_backend
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
+from shared.checkpoints import Checkpoint
 from shared.engine.denoising import velocity
 from shared.engine.text import stack
-from shared.errors import DeviceUnavailable, PackageMissing, UnsupportedSetting
+from shared.errors import DeviceUnavailable, OutOfMemory, PackageMissing, UnsupportedSetting
 from shared.settings import Acceleration
 
 if TYPE_CHECKING:
@@ -49,8 +51,23 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return getattr(torch, name)
 
 
-def check(acceleration: Acceleration, device: torch.device) -> None:
-    """Refuse what can be known to fail before gigabytes are read."""
+def check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse weights that the device cannot hold, before gigabytes are fetched."""
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory / 2**30
+    else:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    needed = checkpoint.memory_gib * dtype.itemsize / torch.bfloat16.itemsize
+    if needed > total:
+        raise OutOfMemory(
+            f"{checkpoint.name} needs about {needed:.0f} GiB in {str(dtype).removeprefix('torch.')}; "
+            f"the {device.type} here has {total:.0f} GiB.",
+            "Choose a smaller checkpoint, or set CYGNET_DTYPE=bfloat16 or CYGNET_QUANTISATION=int8.",
+        )
+
+
+def check_quantisation(acceleration: Acceleration, device: torch.device) -> None:
+    """Refuse a quantisation that this machine is known not to have."""
     if acceleration.quantisation == "none":
         return
     if importlib.util.find_spec("torchao") is None:
@@ -67,39 +84,40 @@ def check(acceleration: Acceleration, device: torch.device) -> None:
         )
 
 
-def apply(transformer: WanTransformer3DModel, acceleration: Acceleration) -> None:
-    """Set the attention kernel, quantise, then compile the repeated blocks."""
+def quantise(
+    transformer: WanTransformer3DModel, acceleration: Acceleration, device: torch.device
+) -> None:
+    """Quantise the transformer's blocks; the small layers around them are sensitive and stay.
+
+    Layer by layer on the device, which may be too small for all of them unquantised.
+    """
+    if acceleration.quantisation == "none":
+        return
+    try:
+        from torchao import quantization  # type: ignore[import-not-found]
+
+        if acceleration.quantisation == "int8":
+            config = quantization.Int8WeightOnlyConfig()
+        else:
+            config = quantization.Float8DynamicActivationFloat8WeightConfig()
+        quantization.quantize_(transformer.blocks, config, device=device)
+    except (RuntimeError, ImportError, NotImplementedError, AssertionError) as error:
+        name = f"quantisation {acceleration.quantisation}"
+        raise _unsupported(name, "CYGNET_QUANTISATION", error) from error
+
+
+def choose_kernels(transformer: WanTransformer3DModel, acceleration: Acceleration) -> None:
+    """Set the attention kernel and compile the repeated blocks."""
     if acceleration.attention != "auto":
         try:
             # diffusers also makes the kernel everybody's default; leaving the context undoes that.
             with attention_backend("native"):
                 transformer.set_attention_backend(acceleration.attention)
         except (ValueError, RuntimeError, ImportError) as error:
-            raise _unsupported(
-                f"attention {acceleration.attention}", "CYGNET_ATTENTION", error
-            ) from error
-    if acceleration.quantisation != "none":
-        try:
-            _quantise(transformer, acceleration.quantisation)
-        except (RuntimeError, ImportError, NotImplementedError, AssertionError) as error:
-            name = f"quantisation {acceleration.quantisation}"
-            raise _unsupported(name, "CYGNET_QUANTISATION", error) from error
+            name = f"attention {acceleration.attention}"
+            raise _unsupported(name, "CYGNET_ATTENTION", error) from error
     if acceleration.compile:
         transformer.compile_repeated_blocks(fullgraph=True)
-
-
-def _quantise(transformer: WanTransformer3DModel, kind: str) -> None:
-    from torchao.quantization import (  # type: ignore[import-not-found]
-        Float8DynamicActivationFloat8WeightConfig,
-        Int8WeightOnlyConfig,
-        quantize_,
-    )
-
-    config = (
-        Int8WeightOnlyConfig() if kind == "int8" else Float8DynamicActivationFloat8WeightConfig()
-    )
-    # Only the blocks: they hold nearly all weights, and the small layers around them are sensitive.
-    quantize_(transformer.blocks, config)
 
 
 def warm_up(model: Model, acceleration: Acceleration) -> None:

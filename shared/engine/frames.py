@@ -61,8 +61,8 @@ class FrameDecoder(nn.Module):
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         """Pictures of (batch, 3, height, width) in [-1, 1] from normalised latents of one frame."""
         latents = (latents * self.std + self.mean).to(self.post_quant_conv.weight.dtype)
-        pixels = unpatchify(self.decoder(self.post_quant_conv(latents)), self.patch_size)
-        return pixels[:, :, 0].clamp(-1, 1)
+        pixels = self.decoder(self.post_quant_conv(latents), first_chunk=True)
+        return unpatchify(pixels, self.patch_size)[:, :, 0].clamp(-1, 1)
 
 
 def latent_statistics(vae: AutoencoderKLWan) -> tuple[torch.Tensor, torch.Tensor]:

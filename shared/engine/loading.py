@@ -81,7 +81,9 @@ def load(checkpoint: Checkpoint, acceleration: Acceleration) -> Model:
     diffusers.utils.logging.disable_progress_bar()
     device = accelerate.choose_device(acceleration.device)
     dtype = accelerate.choose_dtype(acceleration.dtype, device)
-    accelerate.check(acceleration, device)
+    accelerate.check_quantisation(acceleration, device)
+    if acceleration.quantisation == "none":
+        accelerate.check_memory(checkpoint, device, dtype)
     source = _Source(checkpoint)
 
     index = source.json("model_index.json")
@@ -92,12 +94,12 @@ def load(checkpoint: Checkpoint, acceleration: Acceleration) -> Model:
     source.check_fit(transformer, vae, text_encoder)
     if checkpoint.lora:
         _fuse_lora(transformer, source)
-
+    accelerate.quantise(transformer, acceleration, device)
     for part in (transformer, text_encoder, vae):
         part.to(device).eval().requires_grad_(False)
     preview = source.preview() or fit_preview(vae)
     denoising.prepare(transformer)
-    accelerate.apply(transformer, acceleration)
+    accelerate.choose_kernels(transformer, acceleration)
     model = Model(
         checkpoint=checkpoint,
         prompts=PromptEncoder(tokenizer, text_encoder, transformer),

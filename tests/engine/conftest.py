@@ -61,7 +61,7 @@ def tiny_model() -> Model:
 
 @pytest.fixture(scope="session")
 def tiny_pipeline() -> WanPipeline:
-    pipe = WanPipeline.from_pretrained(get_checkpoint("cygnet-tiny").folder)
+    pipe = WanPipeline.from_pretrained(str(get_checkpoint("cygnet-tiny").folder))
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -6,6 +6,7 @@ Everything a real Wan 2.1 checkpoint has, at a thousandth of its size, saved and
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import (
@@ -21,7 +22,7 @@ from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 WORDS = ["a red fox on a sky blue background", "a castle, flat design", "the moon over still water"]
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
+def make_tokenizer() -> Any:
     """A unigram tokenizer with T5's special tokens, trained on a few words."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -66,7 +67,7 @@ def make_pipeline(seed: int = 0) -> WanPipeline:
     with torch.no_grad():
         for parameter in transformer.blocks.parameters():
             parameter.mul_(1.5)  # small random layers hardly react to anything otherwise
-    scheduler = UniPCMultistepScheduler(
+    scheduler: Any = UniPCMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
     )
     return WanPipeline(

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from shared.errors import (
     CheckpointMissing,
     CygnetError,
     DeviceUnavailable,
+    OutOfMemory,
     PackageMissing,
     UnsupportedSetting,
 )
@@ -43,7 +45,8 @@ def save_lora(folder: Path, checkpoint: Path) -> Path:
         for name, parameter in transformer.named_parameters():
             if "lora_" in name:
                 parameter.normal_(std=0.3)
-    WanPipeline.save_lora_weights(folder, get_peft_model_state_dict(transformer))
+    state: dict[str, Any] = get_peft_model_state_dict(transformer)
+    WanPipeline.save_lora_weights(folder, state)
     return folder / "pytorch_lora_weights.safetensors"
 
 
@@ -59,7 +62,7 @@ def test_a_lora_gives_the_pipelines_own_result(
 
     pipe = WanPipeline.from_pretrained(small_folder)
     pipe.set_progress_bar_config(disable=True)
-    pipe.load_lora_weights(tmp_path, weight_name=file.name, adapter_name="lora")
+    pipe.load_lora_weights(str(tmp_path), weight_name=file.name, adapter_name="lora")
     pipe.set_adapters(["lora"], [strength])
 
     picture = solo(ours, ask())[0]
@@ -160,8 +163,9 @@ def test_a_hub_that_cannot_be_reached_is_said_so(monkeypatch: pytest.MonkeyPatch
         raise ConnectionError("no route to https://user:secret@example")
 
     monkeypatch.setattr(loading, "hf_hub_download", unreachable)
+    remote = get_checkpoint("wan2.1-1.3b").model_copy(update={"memory_gib": 1.0})
     with pytest.raises(CheckpointMissing) as caught:
-        load(get_checkpoint("wan2.1-1.3b"), CPU)
+        load(remote, CPU)
     assert "Hub" in str(caught.value) or "fetched" in str(caught.value)
     assert "secret" not in str(caught.value)
 
@@ -170,6 +174,15 @@ def test_a_hub_that_cannot_be_reached_is_said_so(monkeypatch: pytest.MonkeyPatch
 def test_a_device_that_is_not_there_is_refused(small: Checkpoint) -> None:
     with pytest.raises(DeviceUnavailable, match="cuda"):
         load(small, Acceleration(device="cuda"))
+
+
+def test_weights_larger_than_the_memory_are_refused_before_they_are_fetched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loading._Source, "read", lambda *_, **__: pytest.fail("it was fetched"))
+    huge = get_checkpoint("wan2.1-14b").model_copy(update={"memory_gib": 1e6})
+    with pytest.raises(OutOfMemory, match="2000000 GiB"):
+        load(huge, CPU)
 
 
 def test_fp8_on_a_cpu_is_refused(small: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +210,6 @@ def test_an_attention_kernel_that_cannot_run_here_is_refused(
 def test_int8_weights_give_nearly_the_same_picture(
     small: Checkpoint, model: Model, ask: Ask
 ) -> None:
-    pytest.importorskip("torchao")
     quantised = load(small, Acceleration(device="cpu", quantisation="int8"))
     picture = solo(quantised, ask())[0]
     assert 20 < psnr(picture, solo(model, ask())[0]) < float("inf")

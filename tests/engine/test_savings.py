@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import WanPipeline
+from diffusers import AutoencoderKLWan, WanPipeline
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
 from shared.engine import text
 from shared.engine.denoising import velocity
-from shared.engine.frames import fit_preview, latent_statistics, to_image
+from shared.engine.frames import FrameDecoder, fit_preview, latent_statistics, to_image
 from shared.engine.loading import Model
 from tests.engine.conftest import pixels
 
@@ -68,6 +68,30 @@ def test_the_one_frame_decoder_equals_the_video_decoder(
         plain = pipeline.vae.decode(latents * std + mean, return_dict=False)[0][:, :, 0]  # type: ignore[union-attr]
         ours = model.frames(latents)
     assert plain.std() > 0.05
+    assert (plain - ours).abs().max() <= CLOSE
+
+
+def test_the_one_frame_form_of_a_residual_vae_that_folds_pixels_equals_it_too() -> None:
+    torch.manual_seed(0)
+    vae = AutoencoderKLWan(
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 2, 2],
+        num_res_blocks=1,
+        temperal_downsample=[False, True],
+        is_residual=True,
+        in_channels=12,
+        out_channels=12,
+        patch_size=2,
+        scale_factor_spatial=8,
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
+    ).eval()
+    latents = torch.randn(2, 4, 1, 6, 8)
+    with torch.inference_mode():
+        plain = vae.decode(latents, return_dict=False)[0][:, :, 0]  # type: ignore[union-attr]
+        ours = FrameDecoder(vae)(latents)
+    assert plain.shape == (2, 3, 48, 64)
     assert (plain - ours).abs().max() <= CLOSE
 
 

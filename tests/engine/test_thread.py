@@ -119,13 +119,14 @@ def test_fifty_cancels_among_two_hundred_change_no_surviving_picture(
 def test_a_cancelled_request_takes_no_further_step(model: Model, ask: Ask) -> None:
     steps: list[int] = []
     engine = Engine(lambda: model)
-    reader = Reader(lambda event: isinstance(event, Step) and stop(event))
 
-    def stop(step: Step) -> None:
-        steps.append(step.step)
-        if step.step == 2:
-            engine.cancel(generation)
+    def stop_after_two(event: Event) -> None:
+        if isinstance(event, Step):
+            steps.append(event.step)
+            if event.step == 2:
+                engine.cancel(generation)
 
+    reader = Reader(stop_after_two)
     generation = engine.submit(ask(steps=50), reader)
     engine.close()
     assert steps == [1, 2]
