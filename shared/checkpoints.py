@@ -214,6 +214,8 @@ def get_checkpoint(name: str) -> Checkpoint:
         return checkpoint
     near = difflib.get_close_matches(name[:100], _registry, n=1, cutoff=0.4)
     hint = f"Did you mean {near[0]}? " if near else ""
+    if name.startswith("local:"):
+        hint = "It was a folder on some machine: give the path of that folder as the checkpoint. "
     raise UnknownCheckpoint(
         f"There is no checkpoint named {name[:100]!r}.",
         f"{hint}Choose one of {', '.join(_registry)}, or register a folder in diffusers' format.",

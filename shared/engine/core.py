@@ -246,7 +246,7 @@ class Core:
         begin = time.perf_counter()
         picture = decode(self.model, image)
         request = generation.request.for_image(image.index)
-        data = encode_image(picture, request, self.model.checkpoint.revision)
+        data = encode_image(picture, request, self.model.revision)
         generation.decoding += time.perf_counter() - begin
         generation.finished += 1
         return ImageReady(index=image.index, seed=request.seed, image=data)
@@ -259,7 +259,7 @@ class Core:
             seeds=tuple(request.image_seed(index) for index in range(request.num_images)),
             timings=generation.timings(),
             device=str(self.model.device),
-            revision=self.model.checkpoint.revision,
+            revision=self.model.revision,
             backend=backend,
         )
 

@@ -8,12 +8,11 @@ setting that the device cannot do is an error here, never a silent no-op.
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import diffusers.utils.logging
 import torch
@@ -21,11 +20,11 @@ import transformers
 import transformers.utils.logging
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors.torch import load_file
 
-from shared.checkpoints import Checkpoint
+from shared.checkpoints import Checkpoint, Lora
 from shared.engine import acceleration as accelerate
 from shared.engine import denoising
 from shared.engine.frames import FrameDecoder, PreviewMap, fit_preview
@@ -33,14 +32,17 @@ from shared.engine.text import PromptEncoder
 from shared.errors import CheckpointCorrupt, CheckpointMissing, CygnetError
 from shared.settings import Acceleration
 
-log = logging.getLogger(__name__)
-
 TEXT_ENCODERS = ("UMT5EncoderModel", "T5EncoderModel", "BertModel")
 """What a checkpoint may name as its text encoder: no class of a stranger's choice is loaded."""
 
-PREVIEW_FILE = "latent_rgb.safetensors"
+PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+FILES = [
+    "model_index.json",
+    *(f"{part}/*.{kind}" for part in PARTS for kind in ("json", "safetensors", "model", "txt")),
+]
+"""What is fetched of a repository: weights as safetensors only, and nothing beside them."""
 
-T = TypeVar("T")
+PREVIEW_FILE = "latent_rgb.safetensors"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Model:
     frames: FrameDecoder
     preview: PreviewMap
     scheduler_config: dict[str, Any]
+    revision: str | None
+    """The commit that was read: the pinned one, or the newest where none is pinned."""
     device: torch.device
 
     @property
@@ -87,10 +91,12 @@ def load(checkpoint: Checkpoint, acceleration: Acceleration) -> Model:
     source = _Source(checkpoint)
 
     index = source.json("model_index.json")
-    tokenizer = source.read("tokenizer", transformers.AutoTokenizer.from_pretrained)
-    text_encoder = source.read("text_encoder", _text_encoder_class(index), dtype=dtype)
-    transformer = source.read("transformer", WanTransformer3DModel, torch_dtype=dtype)
-    vae = source.read("vae", AutoencoderKLWan, torch_dtype=dtype)
+    tokenizer = source.read("tokenizer", transformers.AutoTokenizer)
+    kind = _text_encoder_class(index)
+    text_encoder = source.read("text_encoder", kind, dtype=dtype, use_safetensors=True)
+    weights = {"torch_dtype": dtype, "use_safetensors": True}
+    transformer = source.read("transformer", WanTransformer3DModel, **weights)
+    vae = source.read("vae", AutoencoderKLWan, **weights)
     source.check_fit(transformer, vae, text_encoder)
     if checkpoint.lora:
         _fuse_lora(transformer, source)
@@ -107,6 +113,7 @@ def load(checkpoint: Checkpoint, acceleration: Acceleration) -> Model:
         frames=FrameDecoder(vae).to(device),
         preview=PreviewMap(preview.weight.to(device), preview.bias.to(device)),
         scheduler_config=source.json("scheduler/scheduler_config.json"),
+        revision=source.revision,
         device=device,
     )
     accelerate.warm_up(model, acceleration)
@@ -114,45 +121,49 @@ def load(checkpoint: Checkpoint, acceleration: Acceleration) -> Model:
 
 
 class _Source:
-    """Where a checkpoint's files are, and errors in our words when they cannot be read."""
+    """The folder with a checkpoint's files, and errors in our words when they cannot be read."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        self.location = str(checkpoint.folder or checkpoint.repository)
-        self.revision = {"revision": checkpoint.revision} if checkpoint.revision else {}
+        self.revision = checkpoint.revision
         if checkpoint.folder and not checkpoint.folder.is_dir():
             raise CheckpointMissing(
                 f"The folder of checkpoint {checkpoint.name} is missing: {checkpoint.folder}.",
                 "Restore it, or choose another checkpoint.",
             )
+        self.folder = checkpoint.folder or self._fetch()
+
+    def _fetch(self) -> Path:
+        """The Hub's files in its local cache, all of one commit; fetched if they are not there."""
+        with self.reading("its files"):
+            repository = self.checkpoint.repository or ""
+            folder = snapshot_download(repository, revision=self.revision, allow_patterns=FILES)
+            self.revision = Path(folder).name  # the cache names the folder after the commit
+            return Path(folder)
 
     def read(self, part: str, loader: Any, **options: Any) -> Any:
         """One component through its `from_pretrained`."""
-        loader = getattr(loader, "from_pretrained", loader)
-        if "dtype" in options or "torch_dtype" in options:
-            options["use_safetensors"] = True
         with self.reading(part):
-            if self.checkpoint.folder and not (self.checkpoint.folder / part).is_dir():
+            if not (self.folder / part).is_dir():
                 raise FileNotFoundError(f"{part}/ is not in the folder")
-            return loader(self.location, subfolder=part, **self.revision, **options)
-
-    def file(self, name: str, repository: str | None = None, revision: str | None = None) -> Path:
-        """The local path of one file, fetched from the Hub if the checkpoint is there."""
-        if self.checkpoint.folder and repository is None:
-            return self.checkpoint.folder / name
-        pinned = revision if repository else self.checkpoint.revision
-        return Path(hf_hub_download(repository or self.location, name, revision=pinned))
+            return loader.from_pretrained(str(self.folder), subfolder=part, **options)
 
     def json(self, name: str) -> dict[str, Any]:
         with self.reading(name):
-            return json.loads(self.file(name).read_text())
+            return json.loads((self.folder / name).read_text())
+
+    def lora(self, lora: Lora) -> Path:
+        """The file of a LoRA: beside the checkpoint, or in a repository of its own."""
+        if lora.repository is None:
+            return self.folder / lora.filename
+        return Path(hf_hub_download(lora.repository, lora.filename, revision=lora.revision))
 
     def preview(self) -> PreviewMap | None:
         """The map that came with the checkpoint; only our own folders bring one."""
-        if self.checkpoint.folder is None or not (self.checkpoint.folder / PREVIEW_FILE).is_file():
+        if not (self.folder / PREVIEW_FILE).is_file():
             return None
         with self.reading(PREVIEW_FILE):
-            tensors = load_file(self.checkpoint.folder / PREVIEW_FILE)
+            tensors = load_file(self.folder / PREVIEW_FILE)
             return PreviewMap(tensors["weight"], tensors["bias"])
 
     def check_fit(self, transformer: Any, vae: Any, text_encoder: Any) -> None:
@@ -191,7 +202,7 @@ class _Source:
             ConnectionError,
         ) as error:
             raise CheckpointMissing(
-                f"{part} of {self.location} could not be fetched: {type(error).__name__}.",
+                f"{part} of {self.checkpoint.name} could not be fetched: {type(error).__name__}.",
                 "Check the connection and, for a private repository, HF_TOKEN; or use cygnet-tiny.",
             ) from error
         except FileNotFoundError as error:
@@ -204,7 +215,7 @@ class _Source:
             raise self.corrupt(f"{part}: {reason[:200]}") from error
 
 
-def _text_encoder_class(index: dict[str, Any]) -> Callable[..., Any]:
+def _text_encoder_class(index: dict[str, Any]) -> Any:
     name = index.get("text_encoder", [None, None])[1]
     if name not in TEXT_ENCODERS:
         raise CheckpointCorrupt(
@@ -222,7 +233,7 @@ def _fuse_lora(transformer: WanTransformer3DModel, source: _Source) -> None:
     lora = source.checkpoint.lora
     assert lora is not None
     with source.reading(lora.filename):
-        path = source.file(lora.filename, lora.repository, lora.revision)
+        path = source.lora(lora)
         state = WanLoraLoaderMixin.lora_state_dict(
             str(path.parent), weight_name=path.name, use_safetensors=True, local_files_only=True
         )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,12 +165,35 @@ def test_a_hub_that_cannot_be_reached_is_said_so(monkeypatch: pytest.MonkeyPatch
     def unreachable(*_: object, **__: object) -> None:
         raise ConnectionError("no route to https://user:secret@example")
 
-    monkeypatch.setattr(loading, "hf_hub_download", unreachable)
+    monkeypatch.setattr(loading, "snapshot_download", unreachable)
     remote = get_checkpoint("wan2.1-1.3b").model_copy(update={"memory_gib": 1.0})
     with pytest.raises(CheckpointMissing) as caught:
         load(remote, CPU)
     assert "Hub" in str(caught.value) or "fetched" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+LOAD_FROM_THE_HUB = """
+from shared.checkpoints import get_checkpoint
+from shared.engine.loading import load
+from shared.settings import Acceleration
+
+remote = get_checkpoint("wan2.1-1.3b").model_copy(update={"memory_gib": 0.1})
+print(load(remote, Acceleration(device="cpu")).revision)
+"""
+
+
+def test_a_hub_repository_loads_whole_from_one_commit(small_folder: Path, tmp_path: Path) -> None:
+    # The Hub's own cache, filled by hand: the client's real code finds every file there.
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cache = tmp_path / "hub" / "models--Wan-AI--Wan2.1-T2V-1.3B-Diffusers"
+    shutil.copytree(small_folder, cache / "snapshots" / commit)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(commit)
+    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", LOAD_FROM_THE_HUB]
+    loaded = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert loaded.stdout.split()[-1:] == [commit], loaded.stderr[-2000:]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
