@@ -161,6 +161,12 @@ class InternalError(GenerationError):
     code = "internal_error"
 
 
+def reason(error: Exception) -> str:
+    """What a library's error says, short enough for a sentence of ours: its first line."""
+    first = (str(error).strip().splitlines() or [""])[0].strip(" .:'\"")
+    return first[:200] or type(error).__name__
+
+
 def error_types(root: type[CygnetError] = CygnetError) -> Iterator[type[CygnetError]]:
     """Every error type with a code of its own, in the order of the tree."""
     for kind in root.__subclasses__():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ class LocalBackend:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """The events of one generation; closing the iterator stops it before its next step."""
+        submitted = time.perf_counter()  # the time to import torch counts as loading
         checkpoint = get_checkpoint(request.checkpoint)
         engine = await self._engine(checkpoint)
         events: asyncio.Queue[Event | CygnetError] = asyncio.Queue()
@@ -44,7 +46,7 @@ class LocalBackend:
         def deliver(event: Event | CygnetError) -> None:
             loop.call_soon_threadsafe(events.put_nowait, event)
 
-        generation = engine.submit(request, deliver)
+        generation = engine.submit(request, deliver, submitted)
         try:
             while True:
                 event = await events.get()

@@ -17,7 +17,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from shared.checkpoints import Checkpoint
 from shared.engine.denoising import velocity
 from shared.engine.text import stack
-from shared.errors import DeviceUnavailable, OutOfMemory, PackageMissing, UnsupportedSetting
+from shared.errors import DeviceUnavailable, OutOfMemory, PackageMissing, UnsupportedSetting, reason
 from shared.settings import Acceleration
 
 if TYPE_CHECKING:
@@ -137,8 +137,7 @@ def warm_up(model: Model, acceleration: Acceleration) -> None:
 
 
 def _unsupported(what: str, variable: str, error: Exception) -> UnsupportedSetting:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
     return UnsupportedSetting(
-        f"This machine cannot run with {what}: {reason[:200]}.",
+        f"This machine cannot run with {what}: {reason(error)}.",
         f"Unset {variable}, or choose another value.",
     )

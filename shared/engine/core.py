@@ -175,10 +175,12 @@ def as_error(error: Exception, request: GenerationRequest) -> CygnetError:
             "Ask for a smaller size, or set CYGNET_QUANTISATION=int8.",
         )
     log.error("a generation failed", exc_info=error)
-    return InternalError(
+    internal = InternalError(
         f"The engine failed: {type(error).__name__}.",
         "Try again; if it repeats, report it with the log.",
     )
+    internal.__cause__ = error
+    return internal
 
 
 class Core:

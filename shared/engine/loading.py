@@ -29,7 +29,7 @@ from shared.engine import acceleration as accelerate
 from shared.engine import denoising
 from shared.engine.frames import FrameDecoder, PreviewMap, fit_preview
 from shared.engine.text import PromptEncoder
-from shared.errors import CheckpointCorrupt, CheckpointMissing, CygnetError
+from shared.errors import CheckpointCorrupt, CheckpointMissing, CygnetError, reason
 from shared.settings import Acceleration
 
 TEXT_ENCODERS = ("UMT5EncoderModel", "T5EncoderModel", "BertModel")
@@ -211,8 +211,7 @@ class _Source:
                 "Restore its files, or choose another checkpoint.",
             ) from error
         except Exception as error:  # each library has its own zoo of errors for unreadable files
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise self.corrupt(f"{part}: {reason[:200]}") from error
+            raise self.corrupt(f"{part}: {reason(error)}") from error
 
 
 def _text_encoder_class(index: dict[str, Any]) -> Any:

@@ -44,6 +44,7 @@ class Engine:
         self._deliver: dict[Generation, Deliver] = {}
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="cygnet-decode")
         self._closing = False
+        self._loaded_at = 0.0
         self.loaded = threading.Event()
         self.failed = False
         self._thread = threading.Thread(target=self._serve, name="cygnet-engine", daemon=True)
@@ -54,9 +55,14 @@ class Engine:
         """Whether a request is on its way."""
         return bool(self._deliver)
 
-    def submit(self, request: GenerationRequest, deliver: Deliver) -> Generation:
-        """Queue a request; its events, or its error, go to `deliver`. Never blocks."""
-        generation = Generation(request)
+    def submit(
+        self, request: GenerationRequest, deliver: Deliver, submitted: float | None = None
+    ) -> Generation:
+        """Queue a request; its events, or its error, go to `deliver`. Never blocks.
+
+        `submitted`: when the caller got the request, by `time.perf_counter`, if that was earlier.
+        """
+        generation = Generation(request, submitted=submitted or time.perf_counter())
         self._deliver[generation] = deliver
         self._inbox.put(generation)
         return generation
@@ -73,33 +79,31 @@ class Engine:
         self._decoder.shutdown()
 
     def _serve(self) -> None:
-        begin = time.perf_counter()
         try:
             core = Core(self._load())
         except Exception as error:
             self._refuse_all(error)
             return
-        loading = time.perf_counter() - begin
+        self._loaded_at = time.perf_counter()
         self.loaded.set()
-        while self._receive(core, loading):
+        while self._receive(core):
             core.drop([image for image in core.images if image.generation.stopped])
             self._admit(core)
             self._step(core)
-            loading = 0.0
 
     def _refuse_all(self, error: Exception) -> None:
         self.failed = True
         while generation := self._inbox.get():
             self._fail(generation, error)
 
-    def _receive(self, core: Core, loading: float) -> bool:
+    def _receive(self, core: Core) -> bool:
         """Take new requests, waiting for one if there is nothing to do; False when all is done."""
         while not self._inbox.empty() or not (core.images or self._queue or self._closing):
             generation = self._inbox.get()
             if generation is None:
                 self._closing = True
                 continue
-            generation.loading = min(loading, time.perf_counter() - generation.submitted)
+            generation.loading = max(0.0, self._loaded_at - generation.submitted)
             self._queue.append(generation)
             self._send(generation, Queued(position=len(self._queue) - 1))
         return bool(core.images or self._queue)

@@ -1,0 +1,107 @@
+"""Files that are written whole or not at all, and never over another one unasked.
+
+The data goes to a hidden temporary file beside the target, reaches the disk, and only then gets its
+name. This module does not know what is in a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from shared.errors import DiskFull, OutputExists, OutputUnwritable
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+def is_folder(name: str) -> bool:
+    """Whether there is a folder of that name; unlike `Path.is_dir`, never an error."""
+    try:
+        return Path(name).is_dir()
+    except OSError:
+        return False
+
+
+def check_folder(folder: Path) -> None:
+    """Make `folder` if it is missing, and prove that a file can be made in it.
+
+    Raises `OutputUnwritable` or `DiskFull`.
+    """
+    with _clear_errors(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise NotADirectoryError(errno.ENOTDIR, "it is not a folder") from None
+        with _temporary(folder) as temporary:
+            temporary.touch(exist_ok=False)
+
+
+def check_free(path: Path) -> None:
+    """Raises `OutputExists` if there is something at `path`, a broken link included."""
+    if os.path.lexists(path):
+        raise _exists(path)
+
+
+def write_atomically(path: Path, data: bytes, *, force: bool = False) -> None:
+    """Write `data` to a new file `path`; with `force`, in place of the file that is there.
+
+    Of several writers of one name exactly one wins. Raises `OutputExists`, `OutputUnwritable` or
+    `DiskFull`, and leaves nothing behind then.
+    """
+    with _clear_errors(path), _temporary(path.parent) as temporary:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if force:
+            temporary.replace(path)
+            return
+        try:
+            _name(temporary, path)
+        except FileExistsError:
+            raise _exists(path) from None
+
+
+def _name(temporary: Path, path: Path) -> None:
+    """Give the finished file its name; unlike a rename, this fails if the name is taken."""
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        path.touch(exist_ok=False)  # claims the name where there are no hard links, as on exFAT
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    path = folder / f".cygnet-{secrets.token_hex(8)}"
+    try:
+        yield path
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _clear_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise DiskFull(
+                f"There is no room left for {path}.", "Free some space, or choose another disk."
+            ) from error
+        raise OutputUnwritable(
+            f"{path} cannot be written: {error.strerror}.",
+            "Choose another place, or change its permissions.",
+        ) from error
+
+
+def _exists(path: Path) -> OutputExists:
+    return OutputExists(f"{path} exists.", "Choose another name, or add --force to replace it.")

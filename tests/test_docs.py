@@ -1,0 +1,117 @@
+"""README.md and docs/: their commands run, their links lead somewhere, their tables are the code's."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from docs.blocks import PAGES, ROOT, filled
+from shared import cli
+from shared.contract import parse_request
+from shared.errors import InputError, error_types
+from shared.images import read_recipe
+from shared.settings import VARIABLES, settings
+from tests.test_checkpoints import write as write_checkpoint
+
+ALL_PAGES = [
+    *PAGES,
+    *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md")),
+    ROOT / "benchmarks/README.md",
+]
+LOCAL = (ROOT / "docs/local.md").read_text()
+
+
+def code(page: Path, language: str) -> list[str]:
+    """The page's code blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), flags=re.M | re.S)
+
+
+def commands(page: Path) -> list[str]:
+    """The page's lines that call `cygnet`, in order."""
+    lines = "".join(code(page, "sh")).splitlines()
+    return [line for line in lines if re.match(r"(CYGNET_\w+=\S+ )*cygnet ", line)]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=name)
+def test_the_commands_of_a_page_run_one_after_the_other(
+    page: Path, folder: Path, use_fake: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_fake()
+    write_checkpoint(folder / "my-wan")
+    for command in commands(page):
+        words = shlex.split(command)
+        with monkeypatch.context() as environment:
+            while "=" in words[0]:
+                environment.setenv(*words.pop(0).split("=", 1))
+            settings.cache_clear()
+            assert cli.main(words[1:]) == 0, command
+
+
+def test_the_example_in_python_draws_a_picture(tmp_path: Path) -> None:
+    [example] = code(ROOT / "docs/local.md", "python")
+    subprocess.run([sys.executable, "-c", example], cwd=tmp_path, check=True, timeout=120)
+    assert read_recipe(tmp_path / "fox.png").fields["seed"] == 7
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of the page's headings."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=name)
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)|src=\"([^\"]+)\"", page.read_text()):
+        target, _, anchor = "".join(link).partition("#")
+        if target.startswith("https://"):
+            continue
+        path = page.parent / target if target else page
+        assert path.exists(), f"{target} in {name(page)}"
+        assert not anchor or anchor in anchors(path), f"#{anchor} in {name(page)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_tables_of_a_page_are_those_of_the_data(page: Path) -> None:
+    text = page.read_text()
+    assert filled(text) == text, "python -m docs.blocks writes them anew"
+
+
+def test_the_page_of_errors_has_every_code_in_the_order_of_the_tree() -> None:
+    page = (ROOT / "docs/errors.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|", page, flags=re.M)
+    assert rows == [kind.code for kind in error_types()]
+    refused = re.findall(r"^\| `(\w+)` \|", page.split("## Generation")[0], flags=re.M)
+    assert refused == [kind.code for kind in error_types(InputError)]
+
+
+def test_the_page_of_errors_shows_an_error_as_it_is_printed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["generate", "a fox", "--steps", "500"]) == 2
+    assert capsys.readouterr().err.strip() in (ROOT / "docs/errors.md").read_text()
+
+
+def test_every_option_and_every_variable_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["generate", "--help"])
+    options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}
+    assert {option for option in options if option not in LOCAL} == set()
+    assert {variable for variable in VARIABLES if variable not in LOCAL} == set()
+
+
+def test_the_first_picture_was_made_by_the_command_under_it() -> None:
+    first = code(ROOT / "README.md", "sh")[0]
+    found = re.search(r'make image PROMPT="(.*)" ARGS="--seed (\d+)"', first)
+    assert found
+    asked = parse_request({"prompt": found[1], "seed": int(found[2])})
+    assert read_recipe(ROOT / "docs/images/fox.png").fields == asked.model_dump()

@@ -1,0 +1,69 @@
+"""The environment as settings."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.errors import InvalidSetting
+from shared.settings import VARIABLES, Settings, read_settings, settings
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    assert read_settings({}) == Settings()
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert read_settings(dict.fromkeys(VARIABLES, " ")) == Settings()
+
+
+def test_every_variable_sets_its_field() -> None:
+    read = read_settings(
+        {
+            "CYGNET_CHECKPOINT": "wan2.1-14b",
+            "CYGNET_DEVICE": "cpu",
+            "CYGNET_DTYPE": "float32",
+            "CYGNET_QUANTISATION": "int8",
+            "CYGNET_ATTENTION": "native",
+            "CYGNET_COMPILE": "1",
+        }
+    )
+    assert read.checkpoint == "wan2.1-14b"
+    assert read.acceleration.model_dump() == {
+        "device": "cpu",
+        "dtype": "float32",
+        "quantisation": "int8",
+        "attention": "native",
+        "compile": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("CYGNET_DEVICE", "tpu"),
+        ("CYGNET_DTYPE", "float64"),
+        ("CYGNET_QUANTISATION", "int3"),
+        ("CYGNET_COMPILE", "perhaps"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused_with_its_variable(
+    variable: str, value: str
+) -> None:
+    with pytest.raises(InvalidSetting) as refusal:
+        read_settings({variable: value})
+    assert f"{variable}={value!r}" in refusal.value.message
+    assert variable in refusal.value.next_step
+
+
+def test_other_variables_stay_out_of_the_error() -> None:
+    with pytest.raises(InvalidSetting) as refusal:
+        read_settings({"CYGNET_DEVICE": "tpu", "HF_TOKEN": "hf_secret"})
+    assert "hf_secret" not in str(refusal.value)
+
+
+def test_the_process_reads_its_environment_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CYGNET_CHECKPOINT", "wan2.1-14b")
+    first = settings()
+    monkeypatch.setenv("CYGNET_CHECKPOINT", "cygnet-tiny")
+    assert settings() is first
+    assert first.checkpoint == "wan2.1-14b"
