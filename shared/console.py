@@ -218,7 +218,7 @@ def is_here(checkpoint: Checkpoint) -> bool:
 
 
 def print_checkpoints() -> None:
-    """The table of checkpoints, in 80 columns: two lines each, facts and then words."""
+    """The table of checkpoints, in 80 columns: a line of facts each, and then words."""
     from rich.console import Console
     from rich.text import Text
 
@@ -237,11 +237,18 @@ def print_checkpoints() -> None:
             "yes" if is_here(row) else "no",
         )
         licence = f"{row.licence.name}{'' if row.licence.verified else '?'}"
-        origin = "in this package" if row.folder else (row.revision or "unpinned")[:12]
         console.print(Text.assemble((facts[:17], "bold"), facts[17:].rstrip()), soft_wrap=True)
-        words = Text(f"  {row.description} · {licence} · {origin}", style="dim")
-        console.print(words, soft_wrap=True)
+        for line in (f"{row.description} · {licence}", *_origin(row)):
+            console.print(Text(f"  {line}", style="dim"), soft_wrap=True)
     console.print(Text("?  as its authors state it; not verified by us", style="dim"))
+
+
+def _origin(row: Checkpoint) -> Iterator[str]:
+    """Where the weights come from, and the rest of the recipe."""
+    source = "in this package" if row.folder else row.repository
+    yield f"{source}, {(row.revision or 'unpinned')[:12]} · shift {row.shift:g}"
+    if row.lora:
+        yield f"LoRA {row.lora.filename} × {row.lora.strength:g}"
 
 
 def print_recipe(recipe: Recipe) -> None:
