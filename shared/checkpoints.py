@@ -1,7 +1,8 @@
 """Which weights exist, and every fact about them: places, limits, recipes and licences.
 
-Facts are data, pinned by revision where one is known. A revision of None is an explicit "unpinned":
-the Hub could not be reached when the row was written. Memory is the size of the weights in
+Facts are data, pinned by revision where one is known. The Hub could not be reached when the rows
+were written: the revisions are those that several public projects pin, and None is an explicit
+"unpinned". Memory is the size of the weights in
 bfloat16, counted from their parameters, not measured. This module does not know whether weights are
 downloaded.
 """
@@ -131,6 +132,7 @@ CHECKPOINTS = (
         name="wan2.1-1.3b",
         description="Wan 2.1 text-to-video, one frame",
         repository="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        revision="0fad780a534b6463e45facd96134c9f345acfa5b",
         width=832,
         height=480,
         min_size=256,
@@ -146,6 +148,7 @@ CHECKPOINTS = (
         name="wan2.1-1.3b-fast",
         description="FastWan: three steps, full weights",
         repository="FastVideo/FastWan2.1-T2V-1.3B-Diffusers",
+        revision="25e7ed7f41fd8ce2fdd108688c65e8caf0ce3aef",
         width=832,
         height=480,
         min_size=256,
@@ -166,6 +169,7 @@ CHECKPOINTS = (
         name="wan2.1-14b",
         description="the large Wan 2.1",
         repository="Wan-AI/Wan2.1-T2V-14B-Diffusers",
+        revision="38ec498cb3208fb688890f8cc7e94ede2cbd7f68",
         width=1024,
         height=1024,
         min_size=256,
@@ -181,6 +185,7 @@ CHECKPOINTS = (
         name="wan2.1-14b-fast",
         description="the large Wan 2.1 with lightx2v's four-step LoRA",
         repository="Wan-AI/Wan2.1-T2V-14B-Diffusers",
+        revision="38ec498cb3208fb688890f8cc7e94ede2cbd7f68",
         width=1024,
         height=1024,
         min_size=256,
@@ -196,7 +201,9 @@ CHECKPOINTS = (
         ),
         memory_gib=37.5,
         licence=Licence(
-            name="Apache-2.0", verified=False, note="the LoRA's terms were not seen by us"
+            name="Apache-2.0",
+            verified=False,
+            note="the LoRA's by others' accounts; its terms were not seen by us",
         ),
     ),
 )
