@@ -314,7 +314,9 @@ class GenerationResult(_Wire):
     seeds: tuple[int, ...]
     timings: Timings
     device: str
-    revision: str | None = Field(default=None, description="of the checkpoint's weights, where known")
+    revision: str | None = Field(
+        default=None, description="of the checkpoint's weights, where known"
+    )
     backend: str
     cost_usd: float | None = Field(default=None, description="where a price is known")
 
