@@ -2,14 +2,15 @@
 
 Facts are data, pinned by revision where one is known. The Hub could not be reached when the rows
 were written: the revisions are those that several public projects pin, and None is an explicit
-"unpinned". Memory is the size of the weights in
-bfloat16, counted from their parameters, not measured. This module does not know whether weights are
-downloaded.
+"unpinned". Memory is the size of the weights in bfloat16, counted from their parameters, not
+measured. This module does not know whether weights are downloaded.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
+import math
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -259,6 +260,9 @@ class _Scheduler(_Config):
 _ConfigType = TypeVar("_ConfigType", bound=_Config)
 
 
+_LONGEST_HEADER = 100 * 2**20  # the format's own limit
+
+
 def _read(folder: Path, name: str, kind: type[_ConfigType]) -> _ConfigType:
     try:
         return kind.model_validate_json((folder / name).read_bytes())
@@ -284,6 +288,20 @@ def _existing(path: Path) -> Path:
         f"There is no checkpoint and no folder named {str(path)[:200]!r}.",
         f"Choose one of {', '.join(_registry)}, or the path of a folder in diffusers' format.",
     )
+
+
+def _count_parameters(file: Path) -> int:
+    """How many numbers a safetensors file holds, by its header; 0 if it is damaged.
+
+    A checkpoint with a damaged file is refused when its weights are read.
+    """
+    try:
+        with file.open("rb") as weights:
+            length = int.from_bytes(weights.read(8), "little")
+            header = json.loads(weights.read(min(length, _LONGEST_HEADER)))
+        return sum(math.prod(row["shape"]) for name, row in header.items() if name[:2] != "__")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return 0
 
 
 def add_folder(path: Path) -> Checkpoint:
@@ -312,10 +330,7 @@ def add_folder(path: Path) -> Checkpoint:
         guidance_scale=5.0,
         scheduler="euler" if "Euler" in scheduler.class_name else "unipc",
         shift=scheduler.flow_shift or scheduler.shift or 1.0,
-        memory_gib=sum(
-            file.stat().st_size for file in folder.glob("*/*.safetensors") if file.is_file()
-        )
-        / 2**30,
+        memory_gib=2 * sum(map(_count_parameters, folder.glob("*/*.safetensors"))) / 2**30,
         licence=Licence(name="unknown", verified=False),
     )
     _registry[checkpoint.name] = checkpoint

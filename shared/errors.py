@@ -161,7 +161,7 @@ class InternalError(GenerationError):
     code = "internal_error"
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """What a library's error says, short enough for a sentence of ours: its first line."""
     first = (str(error).strip().splitlines() or [""])[0].strip(" .:'\"")
     return first[:200] or type(error).__name__
