@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import checkpoints
-from shared.checkpoints import CHECKPOINTS, Checkpoint, add_folder, get_checkpoint
+from shared.checkpoints import CHECKPOINTS, WEIGHTS, Checkpoint, add_folder, get_checkpoint
 from shared.contract import parse_request
 from shared.errors import CheckpointCorrupt, UnknownCheckpoint
 
@@ -137,3 +138,12 @@ def test_any_name_is_known_or_refused(name: str) -> None:
     if name not in {row.name for row in CHECKPOINTS}:
         with pytest.raises(UnknownCheckpoint):
             get_checkpoint(name)
+
+
+def test_the_revision_of_the_embedded_weights_is_a_digest_of_them() -> None:
+    # So that a picture says which training it came from, and `--from` notices another one.
+    digest = hashlib.sha256()
+    for file in sorted((WEIGHTS / "cygnet-tiny").rglob("*.safetensors")):
+        digest.update(file.read_bytes())
+    for name in ("cygnet-tiny", "cygnet-tiny-fast"):
+        assert get_checkpoint(name).revision == digest.hexdigest()[:12]
