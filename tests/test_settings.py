@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from shared.errors import InvalidSetting
@@ -25,8 +27,13 @@ def test_every_variable_sets_its_field() -> None:
             "CYGNET_QUANTISATION": "int8",
             "CYGNET_ATTENTION": "native",
             "CYGNET_COMPILE": "1",
+            "CYGNET_DATA_DIR": "/data",
+            "CYGNET_API_KEY": "one-key, another-key",
         }
     )
+    assert read.data_dir == Path("/data")
+    assert [key.get_secret_value() for key in read.api_keys] == ["one-key", "another-key"]
+    assert "one-key" not in repr(read)
     assert read.checkpoint == "wan2.1-14b"
     assert read.acceleration.model_dump() == {
         "device": "cpu",
