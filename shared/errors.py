@@ -185,13 +185,16 @@ class DataUnusable(GenerationError):
 
 
 class QueueFull(GenerationError):
-    """As many jobs wait as may wait; `waiting` of them."""
+    """As many jobs wait as may wait: `waiting`. In `retry_after` seconds there may be room."""
 
     code = "queue_full"
 
-    def __init__(self, message: str, next_step: str, waiting: int = 0) -> None:
+    def __init__(
+        self, message: str, next_step: str, waiting: int = 0, retry_after: int = 5
+    ) -> None:
         super().__init__(message, next_step)
         self.waiting = waiting
+        self.retry_after = retry_after
 
 
 class BackendUnavailable(GenerationError):

@@ -32,6 +32,7 @@ CREATE TABLE jobs (
     UNIQUE (owner, idempotency_key)
 ) STRICT;
 CREATE INDEX jobs_by_status ON jobs (status, number);
+CREATE INDEX jobs_by_end ON jobs (finished);
 CREATE TABLE events (
     job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
     id INTEGER NOT NULL,

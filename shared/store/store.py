@@ -272,20 +272,19 @@ class Store:
         Those that ended more than `max_age` seconds ago, then more until the images that are left
         take at most `max_bytes`.
         """
+        doomed: list[StoredImage] = []
         removed = 0
         with self._db.transaction() as db:
             kept = db.execute("SELECT ifnull(sum(size), 0) FROM images").fetchone()[0]
-            rows = db.execute(
-                "SELECT * FROM jobs WHERE finished IS NOT NULL ORDER BY finished, number"
-            ).fetchall()
-            doomed: list[StoredImage] = []
-            for row in rows:
+            while row := db.execute(
+                "SELECT * FROM jobs WHERE finished IS NOT NULL ORDER BY finished LIMIT 1"
+            ).fetchone():
                 if kept <= max_bytes and row["finished"] >= self._now() - max_age:
                     break
-                job = read_job(db, row)
-                db.execute("DELETE FROM jobs WHERE id = ?", (job.id,))
-                doomed += job.images
-                kept -= sum(image.size for image in job.images)
+                images = read_job(db, row).images
+                db.execute("DELETE FROM jobs WHERE id = ?", (row["id"],))
+                kept -= sum(image.size for image in images)
+                doomed += images
                 removed += 1
         for image in doomed:
             self._path(image).unlink(missing_ok=True)
