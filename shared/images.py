@@ -109,6 +109,12 @@ def thumbnail(data: bytes, side: int) -> bytes:
     return _save(small, "jpeg", quality=85)
 
 
+def recompress(data: bytes, quality: int) -> bytes:
+    """The WebP or JPEG file `data` at another quality, 0 to 100, its request still inside."""
+    with Image.open(BytesIO(data), formats=("WEBP", "JPEG")) as image:
+        return _save(image, image.format or "", exif=image.getexif(), quality=quality)
+
+
 def _save(image: Image.Image, file_format: str, **options: Any) -> bytes:
     buffer = BytesIO()
     image.save(buffer, file_format.upper(), **options)

@@ -31,6 +31,7 @@ from shared.images import (
     parse_a1111,
     preview_jpeg,
     read_recipe,
+    recompress,
     thumbnail,
 )
 
@@ -374,3 +375,12 @@ def test_a_thumbnail_fits_its_side_and_is_never_enlarged(output_format: OutputFo
 def test_a_thumbnail_of_a_damaged_file_is_refused() -> None:
     with pytest.raises(UnreadableImage):
         thumbnail(encode_image(PICTURE, request(), None)[:100], 16)
+
+
+@pytest.mark.parametrize("output_format", ["webp", "jpeg"])
+def test_a_picture_of_another_quality_keeps_its_request(output_format: OutputFormat) -> None:
+    asked = request(output_format=output_format)
+    best = encode_image(draw(1, 64, 64), asked, None)
+    worse = recompress(best, 20)
+    assert len(worse) < len(best)
+    assert parse_request(read_recipe(worse).fields) == asked

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from shared import __version__
-from shared.api import images, jobs, service
+from shared.api import images, jobs, openai, service
 from shared.api.options import ApiOptions
 from shared.api.problems import Problem, add_handlers
 from shared.api.runner import Runner
@@ -38,7 +38,7 @@ def create_api(backend: Backend, store: Store, options: ApiOptions | None = None
         redoc_url=None,
     )
     app.state.runner = runner
-    for router in (jobs.router, images.router, service.router):
+    for router in (openai.router, jobs.router, images.router, service.router):
         app.include_router(router)
     add_handlers(app)
     _describe_problems(app)

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from shared.errors import (
     BackendUnavailable,
+    Cancelled,
     CheckpointMissing,
     CygnetError,
     DiskFull,
@@ -38,6 +39,7 @@ _STATUSES: tuple[tuple[type[CygnetError], int], ...] = (
     (NotFound, 404),
     (InputError, 422),
     (QueueFull, 429),
+    (Cancelled, 409),
     (BackendUnavailable, 503),
     (CheckpointMissing, 503),
     (OutOfMemory, 503),
@@ -70,6 +72,15 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
         }
         for status in sorted({401, 500, *statuses})
     }
+
+
+def documented_openai(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The same for OpenAI's route."""
+    schema = {"schema": {"type": "object", "properties": {"error": {"type": "object"}}}}
+    described = documented(*statuses)
+    for answer_there in described.values():
+        answer_there["content"] = {"application/json": schema}
+    return described
 
 
 def status_of(error: CygnetError) -> int:

@@ -16,7 +16,14 @@ from contextlib import aclosing
 from shared.api.options import ApiOptions
 from shared.backends import Backend
 from shared.contract import Done, Event, GenerationRequest, ImageReady, Queued, parse_request
-from shared.errors import BackendUnavailable, Cancelled, CygnetError, InternalError, QueueFull
+from shared.errors import (
+    BackendUnavailable,
+    Cancelled,
+    CygnetError,
+    InternalError,
+    QueueFull,
+    error_of,
+)
 from shared.store import Job, Store, StoredEvent
 
 log = logging.getLogger(__name__)
@@ -109,6 +116,21 @@ class Runner:
         else:
             self._end(job, _cancelled())
         return self.store.job(job)
+
+    async def ended(self, job: str) -> Job:
+        """The job, once it has ended. Raises its error; `BackendUnavailable` if the server stops."""
+        while True:
+            change = self._changes.setdefault(job, asyncio.Event())
+            now = self.store.job(job)
+            if now.ended or job in self._unrecorded or self._stopped:
+                break
+            await change.wait()
+        self._changed(job)
+        if now.error:
+            raise error_of(**now.error)
+        if not now.ended:
+            raise self._unrecorded.get(job) or _stopping()
+        return now
 
     async def events(self, job: str, after: int = 0) -> AsyncGenerator[StoredEvent | None, None]:
         """The events of a job with an id above `after`, as they come, to its last.
