@@ -19,7 +19,7 @@ SERVING = {"fastapi", "starlette", "uvicorn", "httpx"}
 # From the top of the house to its cellar; a module may import from its own floor and those below.
 FLOORS = (
     DOORS,
-    ("shared.cli",),
+    ("shared.cli", "shared.serving"),
     ("shared.api", "shared.batch"),
     ("shared.backends", "shared.console", "shared.outputs", "shared.store"),
     ("shared.engine",),

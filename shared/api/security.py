@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import re
 import secrets
+import time
 from collections.abc import Mapping
 from typing import Annotated, Any, NoReturn
 
@@ -17,6 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.api.runner import Runner
 from shared.errors import InvalidCall, Unauthorised
+
+log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -97,7 +101,10 @@ def fingerprint(data: Mapping[str, Any]) -> str:
 
 
 class RequestId:
-    """Every call has an id: the caller's `X-Request-Id` if it is a sane one, else a new one."""
+    """Every call has an id: the caller's `X-Request-Id` if it is a sane one, else a new one.
+
+    It goes back to the caller and into the log, beside nothing of what the call held.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -110,9 +117,19 @@ class RequestId:
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["id"] = request_id
 
+        status = 0
+        started = time.monotonic()
+
         async def send_with_id(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                status = message["status"]
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            call = {"method": scope["method"], "path": scope["path"], "status": status}
+            seconds = round(time.monotonic() - started, 4)
+            log.info("%s", json.dumps({"request_id": request_id, **call, "seconds": seconds}))

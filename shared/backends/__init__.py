@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncGenerator, Callable
 from typing import Protocol
 
@@ -31,13 +32,13 @@ class Backend(Protocol):
         ...
 
 
-def _local() -> Backend:
+def _local(previews: bool) -> Backend:
     from shared.backends.local import LocalBackend
 
-    return LocalBackend(settings().acceleration)
+    return LocalBackend(settings().acceleration, previews)
 
 
-def _fake() -> Backend:
+def _fake(_previews: bool) -> Backend:
     from shared.backends.fake import FakeBackend
 
     return FakeBackend()
@@ -47,10 +48,13 @@ def _fake() -> Backend:
 _OPENERS = {"local": _local, "fake": _fake}
 
 
-def find_backend(name: str) -> Callable[[], Backend]:
-    """What opens the backend of that name. Raises `UnknownBackend`."""
+def find_backend(name: str, previews: bool = False) -> Callable[[], Backend]:
+    """What opens the backend of that name, with previews in its steps if it can.
+
+    Raises `UnknownBackend`.
+    """
     if opener := _OPENERS.get(name):
-        return opener
+        return functools.partial(opener, previews)
     raise UnknownBackend(
         f"There is no backend named {name[:100]!r}.", f"Choose one of {', '.join(_OPENERS)}."
     )
