@@ -141,7 +141,10 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--json", action="store_true", help="print the result as JSON")
     group.add_argument("--quiet", action="store_true", help="show no progress")
     group.add_argument(
-        "--backend", default="local", metavar="NAME", help="what draws: local (default) or fake"
+        "--backend",
+        default="local",
+        metavar="NAME",
+        help="what draws: local (default), api or fake",
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from shared.errors import InvalidSetting
 
@@ -44,8 +44,13 @@ class Settings(BaseModel):
     acceleration: Acceleration = Acceleration()
     data_dir: Path | None = None
     """Where jobs and their images are kept; None for the user's data folder of the platform."""
+    api_url: Annotated[str | None, Field(pattern=r"^https?://[^\s/@]+(/\S*)?$")] = None
+    """The server that the backend named api generates on; without a user or password."""
     api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_words)] = ()
-    """Any of them opens the API; any text is a key, so that no error ever has to show one."""
+    """Any of them opens the API, and the first is what a client sends.
+
+    Any text is a key, so that no error ever has to show one.
+    """
 
 
 VARIABLES = {
@@ -56,6 +61,7 @@ VARIABLES = {
     "CYGNET_ATTENTION": ("acceleration", "attention"),
     "CYGNET_COMPILE": ("acceleration", "compile"),
     "CYGNET_DATA_DIR": ("data_dir",),
+    "CYGNET_API_URL": ("api_url",),
     "CYGNET_API_KEY": ("api_keys",),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from fastapi import APIRouter
 from fastapi.responses import Response
 
@@ -10,7 +12,7 @@ from shared.api.runner import Runner
 from shared.api.security import Owner, TheRunner
 from shared.api.views import Health, ModelList, ModelView, Readiness, model_view
 from shared.checkpoints import Checkpoint, get_checkpoint
-from shared.errors import NotFound
+from shared.errors import NotFound, UnknownCheckpoint
 
 router = APIRouter(tags=["service"])
 
@@ -52,4 +54,9 @@ async def get_model(model: str, owner: Owner, runner: TheRunner) -> ModelView:
 
 
 async def _checkpoints(runner: Runner) -> list[Checkpoint]:
-    return [get_checkpoint(name) for name in (await runner.backend.status()).checkpoints]
+    names = (await runner.backend.status()).checkpoints
+    known = []
+    for name in names:
+        with contextlib.suppress(UnknownCheckpoint):  # a newer server's, behind this one
+            known.append(get_checkpoint(name))
+    return known

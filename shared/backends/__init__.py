@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Protocol
 
 from shared.contract import BackendStatus, Event, GenerationRequest
-from shared.errors import UnknownBackend
+from shared.errors import InvalidSetting, UnknownBackend
 from shared.settings import settings
 
 
@@ -44,8 +44,17 @@ def _fake(_previews: bool) -> Backend:
     return FakeBackend()
 
 
-# Imported when opened: the local backend brings torch with it.
-_OPENERS = {"local": _local, "fake": _fake}
+def _api(_previews: bool) -> Backend:
+    from shared.backends.api_client import ApiBackend
+
+    if not (url := settings().api_url):
+        raise InvalidSetting("CYGNET_API_URL is not set.", "Set it to the server's address.")
+    keys = settings().api_keys
+    return ApiBackend(url, keys[0].get_secret_value() if keys else "")
+
+
+# Imported when opened: the local backend brings torch with it, the one of an API httpx.
+_OPENERS = {"local": _local, "api": _api, "fake": _fake}
 
 
 def find_backend(name: str, previews: bool = False) -> Callable[[], Backend]:

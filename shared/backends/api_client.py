@@ -8,6 +8,8 @@ time. This module does not know what the server runs on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import json
 import random
 import secrets
@@ -110,14 +112,13 @@ class ApiBackend:
         return str(job["id"])
 
     async def _cancel(self, job: str) -> None:
-        try:
+        """Tell the server that nobody reads; where it cannot be told, it finishes the job in vain."""
+        with contextlib.suppress(httpx.HTTPError, RuntimeError):  # the latter: closed already
             await asyncio.shield(self._client.delete(f"/v1/jobs/{job}"))
-        except (httpx.HTTPError, RuntimeError):
-            pass  # unreachable, or closed: the server will find out by itself that it is alone
 
     async def _call(self, method: str, path: str, tries: int = MAX_TRIES, **options: Any) -> Any:
         """The JSON of a call that may safely be repeated, and is, unless its answer is final."""
-        for attempt in range(1, tries + 1):
+        for attempt in itertools.count(1):
             asked: float | None = None
             try:
                 answer = await self._client.request(method, path, **options)
@@ -129,9 +130,9 @@ class ApiBackend:
                 failure, asked = _refusal(answer), _retry_after(answer)
                 if answer.status_code not in _TRY_AGAIN:
                     raise failure
-            if attempt < tries:
-                await asyncio.sleep(self._wait(attempt, asked))
-        raise failure
+            if attempt == tries:
+                raise failure
+            await asyncio.sleep(self._wait(attempt, asked))
 
     async def _messages(self, job: str) -> AsyncGenerator[Message, None]:
         """The job's messages to the last, over as many connections as it takes."""
@@ -167,10 +168,10 @@ class ApiBackend:
 def _event(message: Message) -> Event:
     """The message as an event. Raises the error that it tells."""
     try:
-        data = json.loads(message.data)
         if message.event == "error":
+            data = json.loads(message.data)
             raise error_of(str(data["code"]), str(data["message"]), str(data["next_step"]))
-        return _EVENT.validate_python(data)
+        return _EVENT.validate_json(message.data)
     except (ValueError, KeyError, TypeError) as error:
         raise _not_ours(error) from error
 
@@ -181,7 +182,8 @@ def _refusal(answer: httpx.Response) -> CygnetError:
         return error_of(str(problem["code"]), str(problem["detail"]), str(problem["next_step"]))
     except (ValueError, KeyError, TypeError):
         return BackendUnavailable(
-            f"The server answered with status {answer.status_code}.", "Check its address and its log."
+            f"The server answered with status {answer.status_code}.",
+            "Check its address and its log.",
         )
 
 
@@ -192,10 +194,13 @@ def _retry_after(answer: httpx.Response) -> float | None:
 
 def _unreachable(error: httpx.TransportError) -> BackendUnavailable:
     return BackendUnavailable(
-        f"The server cannot be reached ({type(error).__name__}).", "Check its address and the network."
+        f"The server cannot be reached ({type(error).__name__}).",
+        "Check its address and the network.",
     )
 
 
 def _not_ours(error: Exception) -> InternalError:
     kind = "an event that does not validate" if isinstance(error, ValidationError) else "no event"
-    return InternalError(f"The server sent {kind}.", "Check that its version of Cygnet is this one.")
+    return InternalError(
+        f"The server sent {kind}.", "Check that its version of Cygnet is this one."
+    )

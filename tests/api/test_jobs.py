@@ -13,7 +13,7 @@ import pytest
 
 from shared.backends.fake import FakeBackend
 from shared.contract import Done, Event, ImageReady, Step
-from shared.errors import OutOfMemory
+from shared.errors import DiskFull, OutOfMemory
 from shared.images import read_recipe
 from tests.api.conftest import HeldBackend, Serve, Server
 
@@ -304,3 +304,27 @@ async def test_many_clients_that_come_and_go_lose_nothing_and_get_nothing_twice(
         for job, last in ended.items():
             status = server.runner.store.job(job).status
             assert status == ("succeeded" if last == "done" else "cancelled")
+
+
+async def test_on_a_full_disk_new_work_is_refused_and_what_runs_is_run_again(
+    serve: Serve, backend: HeldBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise DiskFull("No room.", "Make some.")
+
+    async with serve(backend) as server:
+        job = await server.post()
+        with monkeypatch.context() as disk:
+            for method in ("add", "record", "fail"):
+                disk.setattr(server.runner.store, method, full)
+            backend.go.set()
+            last = (await read_all(server.client, job["id"]))[-1]
+            assert (last.event, last.data["code"], last.id) == ("error", "disk_full", None)
+            with pytest.raises(DiskFull):
+                await server.runner.ended(job["id"])
+            refused = await server.client.post("/v1/jobs", json={"prompt": "a fox"})
+            assert (refused.status_code, refused.json()["code"]) == (507, "disk_full")
+            assert (await server.client.get("/healthz")).status_code == 200
+    async with serve(FakeBackend()) as server:
+        done = await server.ended(job["id"])
+        assert (done["status"], len(done["images"])) == ("succeeded", 1)
