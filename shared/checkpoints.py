@@ -1,14 +1,16 @@
 """Which weights exist, and every fact about them: places, limits, recipes and licences.
 
-Facts are data, pinned by revision where one is known. A revision of None is an explicit "unpinned":
-the Hub could not be reached when the row was written. Memory is the size of the weights in
-bfloat16, counted from their parameters, not measured. This module does not know whether weights are
-downloaded.
+Facts are data, pinned by revision where one is known. The Hub could not be reached when the rows
+were written: the revisions are those that several public projects pin, and None is an explicit
+"unpinned". Memory is the size of the weights in bfloat16, counted from their parameters, not
+measured. This module does not know whether weights are downloaded.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
+import math
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -131,6 +133,7 @@ CHECKPOINTS = (
         name="wan2.1-1.3b",
         description="Wan 2.1 text-to-video, one frame",
         repository="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        revision="0fad780a534b6463e45facd96134c9f345acfa5b",
         width=832,
         height=480,
         min_size=256,
@@ -146,6 +149,7 @@ CHECKPOINTS = (
         name="wan2.1-1.3b-fast",
         description="FastWan: three steps, full weights",
         repository="FastVideo/FastWan2.1-T2V-1.3B-Diffusers",
+        revision="25e7ed7f41fd8ce2fdd108688c65e8caf0ce3aef",
         width=832,
         height=480,
         min_size=256,
@@ -166,6 +170,7 @@ CHECKPOINTS = (
         name="wan2.1-14b",
         description="the large Wan 2.1",
         repository="Wan-AI/Wan2.1-T2V-14B-Diffusers",
+        revision="38ec498cb3208fb688890f8cc7e94ede2cbd7f68",
         width=1024,
         height=1024,
         min_size=256,
@@ -181,6 +186,7 @@ CHECKPOINTS = (
         name="wan2.1-14b-fast",
         description="the large Wan 2.1 with lightx2v's four-step LoRA",
         repository="Wan-AI/Wan2.1-T2V-14B-Diffusers",
+        revision="38ec498cb3208fb688890f8cc7e94ede2cbd7f68",
         width=1024,
         height=1024,
         min_size=256,
@@ -196,7 +202,9 @@ CHECKPOINTS = (
         ),
         memory_gib=37.5,
         licence=Licence(
-            name="Apache-2.0", verified=False, note="the LoRA's terms were not seen by us"
+            name="Apache-2.0",
+            verified=False,
+            note="the LoRA's by others' accounts; its terms were not seen by us",
         ),
     ),
 )
@@ -252,6 +260,9 @@ class _Scheduler(_Config):
 _ConfigType = TypeVar("_ConfigType", bound=_Config)
 
 
+_LONGEST_HEADER = 100 * 2**20  # the format's own limit
+
+
 def _read(folder: Path, name: str, kind: type[_ConfigType]) -> _ConfigType:
     try:
         return kind.model_validate_json((folder / name).read_bytes())
@@ -277,6 +288,20 @@ def _existing(path: Path) -> Path:
         f"There is no checkpoint and no folder named {str(path)[:200]!r}.",
         f"Choose one of {', '.join(_registry)}, or the path of a folder in diffusers' format.",
     )
+
+
+def _count_parameters(file: Path) -> int:
+    """How many numbers a safetensors file holds, by its header; 0 if it is damaged.
+
+    A checkpoint with a damaged file is refused when its weights are read.
+    """
+    try:
+        with file.open("rb") as weights:
+            length = int.from_bytes(weights.read(8), "little")
+            header = json.loads(weights.read(min(length, _LONGEST_HEADER)))
+        return sum(math.prod(row["shape"]) for name, row in header.items() if name[:2] != "__")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return 0
 
 
 def add_folder(path: Path) -> Checkpoint:
@@ -305,10 +330,7 @@ def add_folder(path: Path) -> Checkpoint:
         guidance_scale=5.0,
         scheduler="euler" if "Euler" in scheduler.class_name else "unipc",
         shift=scheduler.flow_shift or scheduler.shift or 1.0,
-        memory_gib=sum(
-            file.stat().st_size for file in folder.glob("*/*.safetensors") if file.is_file()
-        )
-        / 2**30,
+        memory_gib=2 * sum(map(_count_parameters, folder.glob("*/*.safetensors"))) / 2**30,
         licence=Licence(name="unknown", verified=False),
     )
     _registry[checkpoint.name] = checkpoint

@@ -43,6 +43,7 @@ from shared.errors import (
 from shared.files import is_folder
 from shared.images import Recipe, read_recipe
 from shared.outputs import Outputs, format_of
+from shared.settings import settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -186,6 +187,8 @@ def _generate(args: argparse.Namespace) -> None:
     outputs = Outputs(args.out, request, force=args.force)
     report: dict[str, Any] = {"images": outputs.saved}
     progress = console.progress_for(request, args.quiet)
+    if args.quiet:  # the Hub's own bars; its client reads this when it is imported
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         with progress:
             for remark in remarks:
@@ -195,8 +198,8 @@ def _generate(args: argparse.Namespace) -> None:
                 result = asyncio.run(run)
         progress.note(console.summary(result))
         report["result"] = result.model_dump(mode="json")
-    except GenerationError as error:
-        if progress.steps_done:
+    except CygnetError as error:
+        if progress.steps_done and isinstance(error, GenerationError):
             error.next_step += f" With --seed {request.seed} the same pictures come again."
         fields = {"code": error.code, "message": error.message, "next_step": error.next_step}
         report["error"] = fields
@@ -210,7 +213,7 @@ def _request(args: argparse.Namespace) -> tuple[GenerationRequest, list[str]]:
     """The whole request, and what the user should know of how it came about."""
     given = {name: getattr(args, name) for name in GenerationRequest.model_fields}
     fields = {name: value for name, value in given.items() if value is not None}
-    if name := fields.get("checkpoint"):
+    if name := fields.get("checkpoint") or (not args.source and settings().checkpoint):
         fields["checkpoint"] = _resolve_checkpoint(name)
     suffix_format = format_of(args.out)
     if suffix_format and fields.setdefault("output_format", suffix_format) != suffix_format:
@@ -219,15 +222,17 @@ def _request(args: argparse.Namespace) -> tuple[GenerationRequest, list[str]]:
             "Give one of the two.",
             ("output_format",),
         )
-    if not args.source:
-        return parse_request(fields), []
-    recipe = _read(args.source)
+    recipe = _read(args.source) if args.source else Recipe("cygnet", {})
     request = parse_request(recipe.fields | fields)
-    return request, _remarks(recipe, request)
+    return request, _remarks(recipe if args.source else None, request)
 
 
-def _remarks(recipe: Recipe, request: GenerationRequest) -> list[str]:
+def _remarks(recipe: Recipe | None, request: GenerationRequest) -> list[str]:
     remarks = []
+    if request.negative_prompt and request.guidance_scale <= 1:
+        remarks.append("What to avoid has no effect: guidance_scale is not above 1.")
+    if recipe is None:
+        return remarks
     if recipe.ignored:
         unused = ", ".join(f"{name}: {value}" for name, value in recipe.ignored.items())
         remarks.append(f"Not used: {unused}")

@@ -172,6 +172,11 @@ class GenerationRequest(_Wire):
         """The seed of image `index`: counted up from `seed`, wrapping past the largest."""
         return (self.seed + index) % (SEED.high + 1)
 
+    @property
+    def one_picture(self) -> str:
+        """In words, for a sentence about what was being done."""
+        return f"drawing one picture of {self.width}x{self.height}"
+
     def for_image(self, index: int) -> GenerationRequest:
         """The request that makes image `index` again, alone: what is written into its file."""
         return self.model_copy(update={"seed": self.image_seed(index), "num_images": 1})
@@ -314,7 +319,9 @@ class GenerationResult(_Wire):
     seeds: tuple[int, ...]
     timings: Timings
     device: str
-    revision: str | None = Field(default=None, description="of the checkpoint's weights, where known")
+    revision: str | None = Field(
+        default=None, description="of the checkpoint's weights, where known"
+    )
     backend: str
     cost_usd: float | None = Field(default=None, description="where a price is known")
 

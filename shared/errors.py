@@ -227,7 +227,7 @@ def error_of(code: str, message: str, next_step: str) -> CygnetError:
     return kinds.get(code, InternalError)(message, next_step)
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """What a library's error says, short enough for a sentence of ours: its first line."""
     first = (str(error).strip().splitlines() or [""])[0].strip(" .:'\"")
     return first[:200] or type(error).__name__

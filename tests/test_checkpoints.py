@@ -85,11 +85,15 @@ def test_the_grid_follows_the_vae_and_the_patch(tmp_path: Path) -> None:
     assert (row.size_multiple, row.min_size, row.max_size) == (32, 32, 1280)
 
 
-def test_the_size_in_memory_is_counted_from_the_files(tmp_path: Path) -> None:
+def test_the_size_in_memory_is_counted_from_the_parameters(tmp_path: Path) -> None:
     write(tmp_path)
-    (tmp_path / "vae" / "weights.safetensors").write_bytes(bytes(2**20))
+    # A million numbers, in float32 on the disk and in bfloat16 in memory.
+    header = b'{"__metadata__": {}, "w": {"dtype": "F32", "shape": [1024, 1024]}}'
+    weights = len(header).to_bytes(8, "little") + header
+    (tmp_path / "vae" / "weights.safetensors").write_bytes(weights)
+    (tmp_path / "vae" / "damaged.safetensors").write_bytes(b"\xff" * 20)
     (tmp_path / "vae" / "broken.safetensors").symlink_to(tmp_path / "nowhere")
-    assert add_folder(tmp_path).memory_gib == 2**20 / 2**30
+    assert add_folder(tmp_path).memory_gib == 2 * 2**20 / 2**30
 
 
 @pytest.mark.parametrize("path", ["nowhere", "~nobody-of-that-name/x", "null\0byte", "x" * 5000])

@@ -535,7 +535,7 @@ def test_checkpoints_are_a_table_of_80_columns(capsys: Capture) -> None:
         [facts] = [line for line in table.splitlines() if line.startswith(f"{row.name} ")]
         assert f"{row.width}×{row.height}" in facts
         assert row.scheduler in facts
-    assert "Apache-2.0?" in table and "unpinned · shift 8" in table
+    assert "Apache-2.0?" in table and ", 38ec498cb320 · shift 5" in table
 
 
 def test_checkpoints_as_json_are_all_facts_and_no_paths(capsys: Capture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
@@ -14,10 +15,13 @@ from shared.errors import CygnetError, PackageMissing
 from shared.settings import Acceleration
 
 if TYPE_CHECKING:
+    from shared.engine.loading import Model
     from shared.engine.thread import Engine
 
 MAX_LOADED = 2
-"""Checkpoints kept in memory; before a third is loaded, the one used longest ago is let go."""
+MAX_LOADED_GIB = 8.0
+"""What is kept in memory beside each other: so many checkpoints, and not more bfloat16 weights than
+this unless there is only one. Before another is loaded, those used longest ago are let go."""
 
 
 class LocalBackend:
@@ -32,14 +36,14 @@ class LocalBackend:
     def __init__(self, acceleration: Acceleration | None = None, previews: bool = False) -> None:
         self._acceleration = acceleration or Acceleration()
         self._previews = previews
-        self._engines: OrderedDict[str, Engine] = OrderedDict()
-        self._changing = asyncio.Lock()
+        self._engines: OrderedDict[Checkpoint, Engine] = OrderedDict()
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """The events of one generation; closing the iterator stops it before its next step."""
         submitted = time.perf_counter()  # the time to import torch counts as loading
         checkpoint = get_checkpoint(request.checkpoint)
-        engine = await self._engine(checkpoint)
+        await asyncio.to_thread(_import_engine)
+        engine = self._engine(checkpoint)
         events: asyncio.Queue[Event | CygnetError] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
@@ -68,31 +72,49 @@ class LocalBackend:
         )
 
     async def aclose(self) -> None:
-        """Let go of every checkpoint, once what runs has ended."""
-        async with self._changing:
-            while self._engines:
-                _, engine = self._engines.popitem()
-                await asyncio.to_thread(engine.close)
+        """Cancel what runs, and let go of every checkpoint; a load that has begun is waited for."""
+        while self._engines:
+            _, engine = self._engines.popitem()
+            await asyncio.to_thread(engine.close, cancel=True)
 
-    async def _engine(self, checkpoint: Checkpoint) -> Engine:
+    def _engine(self, checkpoint: Checkpoint) -> Engine:
         """A checkpoint's engine, started if it is not there or could not load the last time."""
-        async with self._changing:
-            engine = self._engines.pop(checkpoint.name, None)
-            if engine is None or engine.failed:
-                while len(self._engines) >= MAX_LOADED:
-                    _, oldest = self._engines.popitem(last=False)
-                    await asyncio.to_thread(oldest.close)
-                engine = await asyncio.to_thread(self._start, checkpoint)
-            self._engines[checkpoint.name] = engine
-            return engine
+        from shared.engine.thread import Engine
 
-    def _start(self, checkpoint: Checkpoint) -> Engine:
-        try:
-            from shared.engine.loading import load
-            from shared.engine.thread import Engine
-        except ImportError as error:
-            raise PackageMissing(
-                f"Generating on this machine needs a package that is not installed: {error.name}.",
-                "Install it with: pip install 'cygnet[local]'",
-            ) from error
-        return Engine(lambda: load(checkpoint, self._acceleration), self._previews, self.name)
+        engine = self._engines.pop(checkpoint, None)
+        if engine is None or engine.ended:
+            retired = self._make_room(checkpoint)
+            load = functools.partial(_load, checkpoint, self._acceleration, retired)
+            engine = Engine(load, self._previews, self.name)
+        self._engines[checkpoint] = engine
+        return engine
+
+    def _make_room(self, checkpoint: Checkpoint) -> list[Engine]:
+        """The engines that have to end before this checkpoint may be loaded."""
+        retired = []
+        while self._engines:
+            gib = checkpoint.memory_gib + sum(loaded.memory_gib for loaded in self._engines)
+            if len(self._engines) < MAX_LOADED and gib <= MAX_LOADED_GIB:
+                break
+            retired.append(self._engines.popitem(last=False)[1])
+        return retired
+
+
+def _import_engine() -> None:
+    try:
+        import shared.engine.loading
+        import shared.engine.thread  # noqa: F401
+    except ImportError as error:
+        raise PackageMissing(
+            f"Generating on this machine needs a package that is not installed: {error.name}.",
+            "Install it with: pip install 'cygnet[local]'",
+        ) from error
+
+
+def _load(checkpoint: Checkpoint, acceleration: Acceleration, retired: list[Engine]) -> Model:
+    """Runs in the new engine's thread, so that only those who wait for it wait for the others."""
+    from shared.engine.loading import load
+
+    while retired:
+        retired.pop().close()
+    return load(checkpoint, acceleration)

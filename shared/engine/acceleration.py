@@ -7,9 +7,9 @@ torchao's documentation, and `warm_up` proves them on the machine at hand before
 from __future__ import annotations
 
 import importlib.util
-import os
 from typing import TYPE_CHECKING
 
+import psutil
 import torch
 from diffusers.models.attention_dispatch import attention_backend
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
@@ -51,12 +51,22 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return getattr(torch, name)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on the device or beside it."""
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
+
+
+def total_memory(device: torch.device) -> float:
+    """GiB of the device, used or not."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / 2**30
+    return psutil.virtual_memory().total / 2**30
+
+
 def check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
     """Refuse weights that the device cannot hold, before gigabytes are fetched."""
-    if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory / 2**30
-    else:
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    total = total_memory(device)
     needed = checkpoint.memory_gib * dtype.itemsize / torch.bfloat16.itemsize
     if needed > total:
         raise OutOfMemory(

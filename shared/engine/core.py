@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from shared.contract import (
     Step,
     Timings,
 )
+from shared.engine.acceleration import is_out_of_memory
 from shared.engine.denoising import guided_velocity
 from shared.engine.frames import to_image
 from shared.engine.loading import Model
@@ -58,6 +60,8 @@ class Generation:
     denoised: float = 0.0
     finished: int = 0
     stopped: bool = False
+    position: int = 0
+    text: tuple[TextKeys, TextKeys | None] | None = None
 
     def __post_init__(self) -> None:
         self.waiting.extend(range(self.request.num_images))
@@ -126,8 +130,29 @@ def denoise(model: Model, images: Sequence[ActiveImage]) -> list[Failure]:
     If the forward over all of them fails, each half is tried alone, down to the image at fault:
     nothing has changed before a forward succeeds.
     """
+    flow = _forward(model, images)
+    if isinstance(flow, Exception):
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(images) > 1:
+            half = len(images) // 2
+            return denoise(model, images[:half]) + denoise(model, images[half:])
+        return [Failure(images[0], as_error(flow, images[0].generation.request.one_picture))]
+    failures = []
+    for image, own_flow in zip(images, flow.split(1), strict=True):
+        try:
+            image.estimate = image.sampler.estimate(image.step, own_flow, image.latents)
+            image.latents = image.sampler.advance(image.step, own_flow, image.latents)
+            image.step += 1
+        except Exception as error:
+            failures.append(Failure(image, as_error(error, image.generation.request.one_picture)))
+    return failures
+
+
+def _forward(model: Model, images: Sequence[ActiveImage]) -> torch.Tensor | Exception:
+    """The flow of each image, or what went wrong, with the failed forward's memory given back."""
     try:
-        flow = guided_velocity(
+        return guided_velocity(
             model.transformer,
             torch.cat([image.latents for image in images]),
             [image.sampler.timesteps[image.step] for image in images],
@@ -136,47 +161,41 @@ def denoise(model: Model, images: Sequence[ActiveImage]) -> list[Failure]:
             [image.generation.request.guidance_scale for image in images],
         )
     except Exception as error:  # out of memory, or a fault in a kernel below us
-        if len(images) > 1:
-            half = len(images) // 2
-            return denoise(model, images[:half]) + denoise(model, images[half:])
-        return [Failure(images[0], as_error(error, images[0].generation.request))]
-    failures = []
-    for image, own_flow in zip(images, flow.split(1), strict=True):
-        try:
-            image.estimate = image.sampler.estimate(image.step, own_flow, image.latents)
-            image.latents = image.sampler.advance(image.step, own_flow, image.latents)
-            image.step += 1
-        except Exception as error:
-            failures.append(Failure(image, as_error(error, image.generation.request)))
-    return failures
+        release(error)
+        return error
 
 
 def decode(model: Model, image: ActiveImage) -> Image.Image:
     """The finished picture. Raises `InternalError` if the numbers overflowed on the way."""
-    if not torch.isfinite(image.latents).all():
+    pixels = model.frames(image.latents)[0]
+    if not (torch.isfinite(image.latents).all() and torch.isfinite(pixels).all()):
         raise InternalError(
-            "The denoising overflowed, and the picture would be blank.",
+            "The numbers overflowed, and the picture would be blank.",
             "Unset CYGNET_DTYPE and CYGNET_QUANTISATION, or lower guidance_scale.",
         )
-    return to_image(model.frames(image.latents)[0])
+    return to_image(pixels)
 
 
-def as_error(error: Exception, request: GenerationRequest) -> CygnetError:
+def release(error: BaseException) -> None:
+    """Let go of what the frames of a caught error hold: tensors, half-loaded weights."""
+    cause: BaseException | None = error
+    while cause:
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__cause__ or cause.__context__
+
+
+def as_error(error: BaseException, doing: str) -> CygnetError:
     """An error of a library below us, in our words; the log has the cause."""
     if isinstance(error, CygnetError):
         return error
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(
-        error
-    ):
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    if is_out_of_memory(error):
         return OutOfMemory(
-            f"The device ran out of memory for one picture of {request.width}x{request.height}.",
-            "Ask for a smaller size, or set CYGNET_QUANTISATION=int8.",
+            f"The device ran out of memory while {doing}.",
+            "Ask for a smaller size or checkpoint, or set CYGNET_QUANTISATION=int8.",
         )
-    log.error("a generation failed", exc_info=error)
+    log.error("failed while %s", doing, exc_info=error)
     internal = InternalError(
-        f"The engine failed: {type(error).__name__}.",
+        f"The engine failed while {doing}: {type(error).__name__}.",
         "Try again; if it repeats, report it with the log.",
     )
     internal.__cause__ = error
@@ -196,7 +215,8 @@ class Core:
         request, index = generation.request, generation.waiting.popleft()
         begin = time.perf_counter()
         generation.started = generation.started or begin
-        prompt, negative_prompt = encode(self.model, request)
+        generation.text = generation.text or encode(self.model, request)
+        prompt, negative_prompt = generation.text
         generation.encoding += time.perf_counter() - begin
         latents, generator = noise(self.model, request, request.image_seed(index))
         scheduler = make_scheduler(

@@ -97,13 +97,13 @@ class PreviewMap:
 
 
 @torch.inference_mode()
-def fit_preview(vae: AutoencoderKLWan, side: int = 256) -> PreviewMap:
+def fit_preview(vae: AutoencoderKLWan) -> PreviewMap:
     """A preview map by least squares on the VAE's own encoding of a field of soft colours.
 
     For checkpoints that bring no map. It has k = scale / 8, an eighth of the picture's size.
     """
     scale: int = vae.config.scale_factor_spatial  # type: ignore[attr-defined]
-    block = max(1, scale // 8)
+    block, side = max(1, scale // 8), 32 * scale  # 1024 latent pixels to fit to
     generator = torch.Generator().manual_seed(0)
     pixels = torch.zeros(1, 3, side, side)
     for cells in (4, 16, 64):

@@ -7,6 +7,7 @@ setting that the device cannot do is an error here, never a silent no-op.
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,15 +22,23 @@ import transformers.utils.logging
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from huggingface_hub import hf_hub_download, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors.torch import load_file
 
 from shared.checkpoints import Checkpoint, Lora
-from shared.engine import acceleration as accelerate
 from shared.engine import denoising
+from shared.engine.acceleration import (
+    check_memory,
+    check_quantisation,
+    choose_device,
+    choose_dtype,
+    choose_kernels,
+    is_out_of_memory,
+    quantise,
+    warm_up,
+)
 from shared.engine.frames import FrameDecoder, PreviewMap, fit_preview
 from shared.engine.text import PromptEncoder
-from shared.errors import CheckpointCorrupt, CheckpointMissing, CygnetError, reason
+from shared.errors import CheckpointCorrupt, CheckpointMissing, CygnetError, DiskFull, reason
 from shared.settings import Acceleration
 
 TEXT_ENCODERS = ("UMT5EncoderModel", "T5EncoderModel", "BertModel")
@@ -83,29 +92,27 @@ def load(checkpoint: Checkpoint, acceleration: Acceleration) -> Model:
     # A bar for each file of weights would tear up the one bar that counts steps.
     transformers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.disable_progress_bar()
-    device = accelerate.choose_device(acceleration.device)
-    dtype = accelerate.choose_dtype(acceleration.dtype, device)
-    accelerate.check_quantisation(acceleration, device)
+    device = choose_device(acceleration.device)
+    dtype = choose_dtype(acceleration.dtype, device)
+    check_quantisation(acceleration, device)
     if acceleration.quantisation == "none":
-        accelerate.check_memory(checkpoint, device, dtype)
+        check_memory(checkpoint, device, dtype)
     source = _Source(checkpoint)
 
     index = source.json("model_index.json")
-    tokenizer = source.read("tokenizer", transformers.AutoTokenizer)
-    kind = _text_encoder_class(index)
-    text_encoder = source.read("text_encoder", kind, dtype=dtype, use_safetensors=True)
-    weights = {"torch_dtype": dtype, "use_safetensors": True}
-    transformer = source.read("transformer", WanTransformer3DModel, **weights)
-    vae = source.read("vae", AutoencoderKLWan, **weights)
+    tokenizer = source.read("tokenizer", transformers.AutoTokenizer, trust_remote_code=False)
+    text_encoder = source.weights("text_encoder", _text_encoder_class(index), dtype=dtype)
+    transformer = source.weights("transformer", WanTransformer3DModel, torch_dtype=dtype)
+    vae = source.weights("vae", AutoencoderKLWan, torch_dtype=dtype)
     source.check_fit(transformer, vae, text_encoder)
     if checkpoint.lora:
-        _fuse_lora(transformer, source)
-    accelerate.quantise(transformer, acceleration, device)
+        _fuse_lora(transformer, source, checkpoint.lora)
+    quantise(transformer, acceleration, device)
     for part in (transformer, text_encoder, vae):
         part.to(device).eval().requires_grad_(False)
     preview = source.preview() or fit_preview(vae)
     denoising.prepare(transformer)
-    accelerate.choose_kernels(transformer, acceleration)
+    choose_kernels(transformer, acceleration)
     model = Model(
         checkpoint=checkpoint,
         prompts=PromptEncoder(tokenizer, text_encoder, transformer),
@@ -116,7 +123,7 @@ def load(checkpoint: Checkpoint, acceleration: Acceleration) -> Model:
         revision=source.revision,
         device=device,
     )
-    accelerate.warm_up(model, acceleration)
+    warm_up(model, acceleration)
     return model
 
 
@@ -135,7 +142,7 @@ class _Source:
 
     def _fetch(self) -> Path:
         """The Hub's files in its local cache, all of one commit; fetched if they are not there."""
-        with self.reading("its files"):
+        with self.fetching("its files"):
             repository = self.checkpoint.repository or ""
             folder = snapshot_download(repository, revision=self.revision, allow_patterns=FILES)
             self.revision = Path(folder).name  # the cache names the folder after the commit
@@ -148,6 +155,14 @@ class _Source:
                 raise FileNotFoundError(f"{part}/ is not in the folder")
             return loader.from_pretrained(str(self.folder), subfolder=part, **options)
 
+    def weights(self, part: str, loader: Any, **options: Any) -> Any:
+        """A component with weights; the libraries would fill up missing ones at random."""
+        options |= {"use_safetensors": True, "output_loading_info": True}
+        model, info = self.read(part, loader, **options)
+        if missing := sorted(info["missing_keys"]):
+            raise self.corrupt(f"{part} lacks {len(missing)} tensors, {missing[0]} among them")
+        return model
+
     def json(self, name: str) -> dict[str, Any]:
         with self.reading(name):
             return json.loads((self.folder / name).read_text())
@@ -156,7 +171,8 @@ class _Source:
         """The file of a LoRA: beside the checkpoint, or in a repository of its own."""
         if lora.repository is None:
             return self.folder / lora.filename
-        return Path(hf_hub_download(lora.repository, lora.filename, revision=lora.revision))
+        with self.fetching(lora.filename):
+            return Path(hf_hub_download(lora.repository, lora.filename, revision=lora.revision))
 
     def preview(self) -> PreviewMap | None:
         """The map that came with the checkpoint; only our own folders bring one."""
@@ -189,28 +205,37 @@ class _Source:
         )
 
     @contextmanager
+    def fetching(self, what: str) -> Iterator[None]:
+        """Whatever goes wrong between the Hub and the disk becomes one of our errors."""
+        try:
+            yield
+        except Exception as error:  # the Hub's client passes on errors of the network's libraries
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull(
+                    f"There is no room for {what} of {self.checkpoint.name}.",
+                    "Make room, or set HF_HOME to a folder on a larger disk.",
+                ) from error
+            raise CheckpointMissing(
+                f"{what} of {self.checkpoint.name} could not be fetched: {type(error).__name__}.",
+                "Check the connection and, for a private repository, HF_TOKEN; or use cygnet-tiny.",
+            ) from error
+
+    @contextmanager
     def reading(self, part: str) -> Iterator[None]:
         """Whatever the libraries raise while reading a file becomes one of our errors."""
         try:
             yield
-        except CygnetError:
+        except (KeyboardInterrupt, SystemExit, CygnetError):
             raise
-        except (
-            HfHubHTTPError,
-            LocalEntryNotFoundError,
-            OfflineModeIsEnabled,
-            ConnectionError,
-        ) as error:
+        except (FileNotFoundError, PermissionError) as error:
+            lack = "lacks" if isinstance(error, FileNotFoundError) else "does not let us read"
             raise CheckpointMissing(
-                f"{part} of {self.checkpoint.name} could not be fetched: {type(error).__name__}.",
-                "Check the connection and, for a private repository, HF_TOKEN; or use cygnet-tiny.",
-            ) from error
-        except FileNotFoundError as error:
-            raise CheckpointMissing(
-                f"Checkpoint {self.checkpoint.name} lacks {part}.",
+                f"Checkpoint {self.checkpoint.name} {lack} {part}.",
                 "Restore its files, or choose another checkpoint.",
             ) from error
-        except Exception as error:  # each library has its own zoo of errors for unreadable files
+        except BaseException as error:  # each library has its own zoo of errors; Rust ones panic
+            if is_out_of_memory(error):
+                raise
             raise self.corrupt(f"{part}: {reason(error)}") from error
 
 
@@ -224,18 +249,27 @@ def _text_encoder_class(index: dict[str, Any]) -> Any:
     return getattr(transformers, name)
 
 
-def _fuse_lora(transformer: WanTransformer3DModel, source: _Source) -> None:
+def _fuse_lora(transformer: WanTransformer3DModel, source: _Source, lora: Lora) -> None:
     """Add the LoRA's product, times its strength, to the weights, and drop the adapter."""
     # Imported here because only LoRA checkpoints need the pipeline's key conversions.
     from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
 
-    lora = source.checkpoint.lora
-    assert lora is not None
+    path = source.lora(lora)
     with source.reading(lora.filename):
-        path = source.lora(lora)
-        state = WanLoraLoaderMixin.lora_state_dict(
+        if not path.is_file():
+            raise FileNotFoundError(path)
+        state: Any = WanLoraLoaderMixin.lora_state_dict(
             str(path.parent), weight_name=path.name, use_safetensors=True, local_files_only=True
         )
         WanLoraLoaderMixin.load_lora_into_transformer(state, transformer, adapter_name="lora")
+        # diffusers only warns of what matches nothing, and the recipe's few steps would draw noise.
+        named = {name.split(".lora_")[0] for name in state if ".lora_" in name}
+        found = {
+            name.split(".lora_")[0]
+            for name, _ in transformer.named_parameters()
+            if ".lora_" in name
+        }
+        if strangers := sorted(named ^ {f"transformer.{name}" for name in found}):
+            raise ValueError(f"{len(strangers)} layers do not match, {strangers[0]} among them")
         transformer.fuse_lora(lora_scale=lora.strength, adapter_names=["lora"])
         transformer.unload_lora()

@@ -38,7 +38,11 @@ class TextKeys:
 
 
 class PromptEncoder:
-    """Tokenizer, text encoder and the transformer's text projections, with a cache of results."""
+    """Tokenizer, text encoder and the transformer's text projections.
+
+    The last embeddings are kept. Keys and values are not: those of one long prompt fill 400 MB of a
+    14B transformer's memory, and belong to the request that they serve.
+    """
 
     def __init__(
         self, tokenizer: Any, text_encoder: torch.nn.Module, transformer: WanTransformer3DModel
@@ -46,26 +50,30 @@ class PromptEncoder:
         self.tokenizer = tokenizer
         self.text_encoder = text_encoder
         self.transformer = transformer
-        self._cache: OrderedDict[str, TextKeys] = OrderedDict()
+        self._cache: OrderedDict[str, torch.Tensor] = OrderedDict()
 
     @torch.inference_mode()
     def encode(self, prompt: str) -> TextKeys:
-        """The text keys of a prompt, from the cache of the last `CACHED_PROMPTS` if it is there."""
+        """The text keys of a prompt."""
+        return project(self.transformer, self.embed(prompt))
+
+    @torch.inference_mode()
+    def embed(self, prompt: str) -> torch.Tensor:
+        """The text encoder's last hidden states at the true length: (tokens, text_dim).
+
+        From the cache of the last `CACHED_PROMPTS` if they are there.
+        """
         text = prompt_clean(prompt)
         if text in self._cache:
             self._cache.move_to_end(text)
-        else:
-            self._cache[text] = project(self.transformer, self.embed(text))
-            if len(self._cache) > CACHED_PROMPTS:
-                self._cache.popitem(last=False)
-        return self._cache[text]
-
-    def embed(self, text: str) -> torch.Tensor:
-        """The text encoder's last hidden states at the true length: (tokens, text_dim)."""
+            return self._cache[text]
         tokens = self.tokenizer(text, max_length=MAX_TOKENS, truncation=True, return_tensors="pt")
         device = next(self.text_encoder.parameters()).device
         states = self.text_encoder(tokens.input_ids.to(device), tokens.attention_mask.to(device))
-        return states.last_hidden_state[0]
+        self._cache[text] = states.last_hidden_state[0]
+        if len(self._cache) > CACHED_PROMPTS:
+            self._cache.popitem(last=False)
+        return self._cache[text]
 
 
 def project(transformer: WanTransformer3DModel, embeddings: torch.Tensor) -> TextKeys:

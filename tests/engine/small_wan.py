@@ -15,7 +15,7 @@ from diffusers import (
     WanPipeline,
     WanTransformer3DModel,
 )
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
@@ -23,16 +23,13 @@ WORDS = ["a red fox on a sky blue background", "a castle, flat design", "the moo
 
 
 def make_tokenizer() -> Any:
-    """A unigram tokenizer with T5's special tokens, trained on a few words."""
-    tokenizer = Tokenizer(models.Unigram())
+    """A unigram tokenizer with T5's special tokens, a few whole words, and all letters."""
+    words = sorted({f"▁{word}" for text in WORDS for word in text.replace(",", "").split()})
+    letters = ["▁", ",", *"abcdefghijklmnopqrstuvwxyz"]
+    pieces = [(piece, -2.0) for piece in words] + [(piece, -8.0) for piece in letters]
+    specials = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0)]
+    tokenizer = Tokenizer(models.Unigram(specials + pieces, unk_id=2))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=60,
-        special_tokens=["<pad>", "</s>", "<unk>"],
-        unk_token="<unk>",
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(WORDS * 4, trainer)
     tokenizer.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"

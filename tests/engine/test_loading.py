@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ from shared.errors import (
     CheckpointMissing,
     CygnetError,
     DeviceUnavailable,
+    DiskFull,
     OutOfMemory,
     PackageMissing,
     UnsupportedSetting,
@@ -161,6 +163,83 @@ def test_a_lora_for_another_model_is_corrupt(small: Checkpoint, copy: Path) -> N
         load(small.model_copy(update={"folder": copy, "lora": lora}), CPU)
 
 
+@pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder"])
+def test_weights_with_a_tensor_missing_are_corrupt_not_random(copy: Path, part: str) -> None:
+    [file] = (copy / part).glob("*.safetensors")
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.endswith("weight") and tensors[name].ndim > 1)
+    del tensors[name]
+    save_file(tensors, file, metadata={"format": "pt"})
+    assert f"{part} lacks 1 tensors" in refusal(copy, CheckpointCorrupt)
+
+
+def test_a_damaged_tokenizer_is_corrupt_even_if_its_library_panics(copy: Path) -> None:
+    file = copy / "tokenizer" / "tokenizer.json"
+    settings = json.loads(file.read_text())
+    settings["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    file.write_text(json.dumps(settings))
+    assert "tokenizer" in refusal(copy, CheckpointCorrupt)
+
+
+def test_sharded_weights_load_as_one(small: Checkpoint, copy: Path, model: Model, ask: Ask) -> None:
+    transformer = WanTransformer3DModel.from_pretrained(copy, subfolder="transformer")
+    shutil.rmtree(copy / "transformer")
+    transformer.save_pretrained(copy / "transformer", max_shard_size="200KB")
+    assert len(list((copy / "transformer").glob("*.safetensors"))) > 1
+    sharded = load(small.model_copy(update={"folder": copy}), CPU)
+    assert (solo(sharded, ask())[0] == solo(model, ask())[0]).all()
+
+
+def test_a_lora_that_matches_only_in_part_is_corrupt(small: Checkpoint, copy: Path) -> None:
+    file = save_lora(copy, copy)
+    tensors = load_file(file)
+    name = next(iter(tensors))
+    tensors |= {
+        key.replace("blocks.0", "blocks.77"): value.clone() for key, value in tensors.items()
+    }
+    save_file(tensors, file)
+    lora = Lora(repository=None, filename=file.name)
+    with pytest.raises(CheckpointCorrupt, match=r"layers do not match"):
+        load(small.model_copy(update={"folder": copy, "lora": lora}), CPU)
+    assert name.startswith("transformer.")
+
+
+def test_a_lora_with_bare_names_that_matches_nothing_is_corrupt(
+    small: Checkpoint, copy: Path
+) -> None:
+    file = save_lora(copy, copy)
+    bare = {key.removeprefix("transformer."): value for key, value in load_file(file).items()}
+    save_file(bare, copy / "bare.safetensors")
+    lora = Lora(repository=None, filename="bare.safetensors")
+    with pytest.raises(CheckpointCorrupt, match=r"bare\.safetensors"):
+        load(small.model_copy(update={"folder": copy, "lora": lora}), CPU)
+
+
+def test_a_missing_lora_is_missing(small: Checkpoint) -> None:
+    lora = Lora(repository=None, filename="gone.safetensors")
+    with pytest.raises(CheckpointMissing, match=r"gone\.safetensors"):
+        load(small.model_copy(update={"lora": lora}), CPU)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), DiskFull),
+        (TimeoutError("read timed out"), CheckpointMissing),
+        (RuntimeError("a network library's own error"), CheckpointMissing),
+    ],
+)
+def test_what_fails_while_fetching_is_told_apart(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[CygnetError]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(loading, "snapshot_download", fail)
+    with pytest.raises(kind):
+        load(get_checkpoint("wan2.1-1.3b").model_copy(update={"memory_gib": 1.0}), CPU)
+
+
 def test_a_hub_that_cannot_be_reached_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object, **__: object) -> None:
         raise ConnectionError("no route to https://user:secret@example")
@@ -178,7 +257,8 @@ from shared.checkpoints import get_checkpoint
 from shared.engine.loading import load
 from shared.settings import Acceleration
 
-remote = get_checkpoint("wan2.1-1.3b").model_copy(update={"memory_gib": 0.1})
+changes = {"memory_gib": 0.1, "revision": None}
+remote = get_checkpoint("wan2.1-1.3b").model_copy(update=changes)
 print(load(remote, Acceleration(device="cpu")).revision)
 """
 
@@ -205,7 +285,7 @@ def test_a_device_that_is_not_there_is_refused(small: Checkpoint) -> None:
 def test_weights_larger_than_the_memory_are_refused_before_they_are_fetched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loading._Source, "read", lambda *_, **__: pytest.fail("it was fetched"))
+    monkeypatch.setattr(loading, "snapshot_download", lambda *_, **__: pytest.fail("fetched"))
     huge = get_checkpoint("wan2.1-14b").model_copy(update={"memory_gib": 1e6})
     with pytest.raises(OutOfMemory, match="2000000 GiB"):
         load(huge, CPU)

@@ -82,16 +82,25 @@ def test_strangers_of_another_size_change_nothing(model: Model, ask: Ask) -> Non
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+@pytest.mark.parametrize("scheduler", ["unipc", "euler"])
 def test_the_embedded_checkpoints_picture_is_the_pipelines(
-    tiny_model: Model, tiny_pipeline: WanPipeline, guidance_scale: float
+    tiny_model: Model, tiny_pipeline: WanPipeline, scheduler: str, guidance_scale: float
 ) -> None:
-    prompt = "a red fox, 3d render, on a sky blue background"
+    first = {
+        "prompt": "a red fox, 3d render, on a sky blue background",
+        "negative_prompt": "cartoon",
+        "seed": 3,
+        "steps": 6,
+        "guidance_scale": guidance_scale,
+        "scheduler": scheduler,
+    }
     requests = [
-        parse_request({"prompt": prompt, "seed": 3, "steps": 6, "guidance_scale": guidance_scale}),
+        parse_request(first),
         parse_request({"prompt": "a tree", "seed": 4, "steps": 4, "guidance_scale": 1.0}),
         parse_request({"prompt": "a blue car, sticker", "seed": 5, "steps": 8}),
         parse_request({"prompt": "an apple", "seed": 6, "steps": 3, "guidance_scale": 2.0}),
     ]
+    use(tiny_pipeline, scheduler, tiny_model.checkpoint.shift)
     theirs = stock(tiny_pipeline, requests[0])
     assert psnr(solo(tiny_model, requests[0])[0], theirs) >= SAME
     assert psnr(in_a_batch(tiny_model, requests)[0], theirs) >= SAME

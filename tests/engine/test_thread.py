@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import random
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,10 +14,10 @@ import torch
 
 from shared.contract import Done, Event, GenerationRequest, ImageReady, Queued, Step
 from shared.engine import core
-from shared.engine.core import Core, Generation
+from shared.engine.core import ActiveImage, Core, Generation
 from shared.engine.loading import Model
 from shared.engine.thread import Engine
-from shared.errors import CheckpointMissing, CygnetError, InternalError, OutOfMemory
+from shared.errors import Cancelled, CheckpointMissing, CygnetError, InternalError, OutOfMemory
 from tests.engine.conftest import pixels, psnr, solo
 
 Ask = Callable[..., GenerationRequest]
@@ -87,12 +88,13 @@ def test_fifty_cancels_among_two_hundred_change_no_surviving_picture(
     expected = [solo(model, kind) for kind in kinds]
     cancelled = set(chance.sample(range(200), 50))
     served: list[tuple[int, Reader]] = []
+    stopped: list[Reader] = []
     begun: queue.SimpleQueue[int] = queue.SimpleQueue()
     tickets: dict[int, Generation] = {}
 
     def stop_at(number: int, step: int) -> Callable[[Event], None]:
         def on_event(event: Event) -> None:
-            if isinstance(event, Step) and event.step == step:
+            if isinstance(event, Step) and (event.index, event.step) == (0, step):
                 begun.put(number)
 
         return on_event
@@ -103,9 +105,11 @@ def test_fifty_cancels_among_two_hundred_change_no_surviving_picture(
             served.append((kind, Reader()))
             engine.submit(kinds[kind], served[-1][1])
         elif number % 3:
-            tickets[number] = engine.submit(kinds[kind], Reader(stop_at(number, number % 3)))
+            stopped.append(Reader(stop_at(number, number % 3)))
+            tickets[number] = engine.submit(kinds[kind], stopped[-1])
         else:
-            engine.cancel(engine.submit(kinds[kind], Reader()))
+            stopped.append(Reader())
+            engine.cancel(engine.submit(kinds[kind], stopped[-1]))
     for _ in range(len(tickets)):
         engine.cancel(tickets[begun.get(timeout=LIMIT)])
 
@@ -114,6 +118,12 @@ def test_fifty_cancels_among_two_hundred_change_no_surviving_picture(
         pictures = reader.wait().pictures()
         assert len(pictures) == len(expected[kind])
         assert all(psnr(*pair) >= 60 for pair in zip(pictures, expected[kind], strict=True))
+    engine.close()
+    assert len(stopped) == 50
+    # A cancel may come after the last step; most come long before, and none has an error.
+    assert sum(any(isinstance(event, Done) for event in reader.events) for reader in stopped) < 25
+    assert all(reader.error is None for reader in stopped)
+    assert not engine._deliver
 
 
 def test_a_cancelled_request_takes_no_further_step(model: Model, ask: Ask) -> None:
@@ -131,7 +141,7 @@ def test_a_cancelled_request_takes_no_further_step(model: Model, ask: Ask) -> No
     engine.close()
     assert steps == [1, 2]
     assert not any(isinstance(event, ImageReady | Done) for event in reader.events)
-    assert not engine.busy
+    assert not engine._deliver
 
 
 def failing_forward(monkeypatch: pytest.MonkeyPatch, error: Exception, guilty_scale: float) -> None:
@@ -185,11 +195,15 @@ def test_memory_that_suffices_for_half_a_batch_is_enough(
     requests = [ask(seed=seed) for seed in range(4)]
     expected = [solo(model, request)[0] for request in requests]
     real, sizes = core.guided_velocity, []
+    held: list[weakref.ref[torch.Tensor]] = []
 
     def forward(*arguments: Any) -> torch.Tensor:
         sizes.append(len(arguments[-1]))
         if sizes[-1] > 2:
+            scratch = torch.zeros(8)  # what a forward holds when it fails
+            held.append(weakref.ref(scratch))
             raise torch.OutOfMemoryError("too many")
+        assert all(reference() is None for reference in held), "the failed forward is still held"
         return real(*arguments)
 
     monkeypatch.setattr(core, "guided_velocity", forward)
@@ -213,10 +227,122 @@ def test_a_reader_that_crashes_ends_its_own_request_only(
     def crash(event: Event) -> None:
         raise ValueError("a broken callback")
 
-    engine.submit(ask(steps=20), Reader(crash))
+    bad = Reader(crash)
+    engine.submit(ask(steps=20), bad)
     good = Reader()
     engine.submit(ask(), good)
     assert psnr(good.wait().pictures()[0], solo(model, ask())[0]) >= 60
+    assert len(bad.events) == 1, "nothing more is delivered to a reader that crashed"
+
+
+def test_a_preview_that_fails_ends_its_own_request_only(
+    model: Model, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Core.preview
+
+    def preview(self: Core, image: ActiveImage) -> bytes | None:
+        if image.generation.request.seed == 13:
+            raise torch.OutOfMemoryError("no room for a preview")
+        return real(self, image)
+
+    monkeypatch.setattr(Core, "preview", preview)
+    engine = Engine(lambda: model, previews=True)
+    bad, good = Reader(), Reader()
+    engine.submit(ask(seed=13), bad)
+    engine.submit(ask(), good)
+    assert isinstance(bad.wait().error, OutOfMemory)
+    assert len(good.wait().pictures()) == 1
+    engine.close()
+
+
+class Panic(BaseException):
+    """As a library written in Rust raises it."""
+
+
+def test_a_panic_while_loading_is_an_error_for_every_request_and_releases_the_weights(
+    ask: Ask,
+) -> None:
+    weights: list[weakref.ref[torch.Tensor]] = []
+
+    def load() -> Model:
+        half_loaded = torch.zeros(8)
+        weights.append(weakref.ref(half_loaded))
+        raise Panic("called `Option::unwrap()` on a `None` value")
+
+    engine = Engine(load)
+    first = Reader()
+    engine.submit(ask(), first)
+    assert isinstance(first.wait().error, InternalError)
+    engine.close()
+    assert engine.ended and not engine._thread.is_alive()
+    assert weights[0]() is None
+    late = Reader()
+    engine.submit(ask(), late)
+    assert isinstance(late.wait().error, InternalError)
+
+
+def test_a_closed_engine_refuses_instead_of_hanging(model: Model, ask: Ask) -> None:
+    engine = Engine(lambda: model)
+    engine.close()
+    reader = Reader()
+    engine.submit(ask(), reader)
+    assert isinstance(reader.wait().error, Cancelled)
+
+
+def test_to_close_with_cancel_tells_who_waits(model: Model, ask: Ask) -> None:
+    engine = Engine(lambda: model)
+    readers = [Reader() for _ in range(3)]
+    for reader in readers:
+        engine.submit(ask(steps=100, num_images=16), reader)
+    engine.close(cancel=True)
+    assert all(isinstance(reader.wait().error, Cancelled) for reader in readers)
+
+
+def test_a_request_of_many_images_does_not_hold_up_a_small_one(
+    model: Model, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Core.__init__, "__defaults__", (1,))  # a token budget of one image
+    go = threading.Event()
+
+    def load() -> Model:
+        assert go.wait(LIMIT)
+        return model
+
+    done: list[str] = []
+    engine = Engine(load)
+    many = Reader(lambda event: done.append("many") if isinstance(event, ImageReady) else None)
+    one = Reader(lambda event: done.append("one") if isinstance(event, ImageReady) else None)
+    engine.submit(ask(num_images=8), many)
+    engine.submit(ask(), one)
+    go.set()
+    many.wait()
+    one.wait()
+    engine.close()
+    assert done.index("one") <= 2
+
+
+def test_positions_count_those_who_wait_and_move_up(model: Model, ask: Ask) -> None:
+    go = threading.Event()
+
+    def load() -> Model:
+        assert go.wait(LIMIT)
+        return model
+
+    engine = Engine(load)
+    readers = [Reader() for _ in range(4)]
+    tickets = [engine.submit(ask(), reader) for reader in readers]
+    told = [
+        [event.position for event in reader.events if isinstance(event, Queued)]
+        for reader in readers
+    ]
+    assert told == [[0], [1], [2], [3]], "told at once, before anything is loaded"
+    engine.cancel(tickets[0])
+    late = Reader()
+    engine.submit(ask(), late)
+    assert isinstance(late.events[0], Queued) and late.events[0].position == 3
+    go.set()
+    late.wait()
+    engine.close()
 
 
 def test_numbers_that_overflow_are_an_error_not_a_blank_picture(
@@ -231,6 +357,17 @@ def test_numbers_that_overflow_are_an_error_not_a_blank_picture(
     assert isinstance(error, InternalError) and "overflowed" in error.message
 
 
+def test_pixels_that_overflow_are_an_error_too(
+    engine: Engine, model: Model, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        model.frames, "forward", lambda latents: torch.full((1, 3, 48, 64), torch.nan)
+    )
+    reader = Reader()
+    engine.submit(ask(), reader)
+    assert isinstance(reader.wait().error, InternalError)
+
+
 def test_what_cannot_load_refuses_every_request_and_does_not_hang(ask: Ask) -> None:
     def load() -> Model:
         raise CheckpointMissing("It is gone.", "Get it back.")
@@ -240,7 +377,7 @@ def test_what_cannot_load_refuses_every_request_and_does_not_hang(ask: Ask) -> N
     for reader in readers:
         engine.submit(ask(), reader)
     assert all(isinstance(reader.wait().error, CheckpointMissing) for reader in readers)
-    assert engine.failed
+    assert engine.ended
     engine.close()
 
 

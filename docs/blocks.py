@@ -1,0 +1,78 @@
+"""Fills the marked blocks of README.md and docs/ from data, so that they cannot drift.
+
+`python -m docs.blocks` writes them. A block lies between `<!-- name -->` and `<!-- /name -->`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from shared.checkpoints import CHECKPOINTS
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+BENCHMARK = ROOT / "benchmarks" / "local.md"
+
+
+def checkpoints() -> str:
+    """The table of checkpoints."""
+    lines = [
+        "| checkpoint | what it is | size | steps | guidance | weights | licence |",
+        "| --- | --- | --- | ---: | ---: | ---: | --- |",
+    ]
+    for row in CHECKPOINTS:
+        licence = row.licence.name + ("" if row.licence.verified else " (unverified)")
+        lines.append(
+            f"| `{row.name}` | {row.description} | {row.width}×{row.height} | {row.steps} "
+            f"| {row.guidance_scale:g} | {row.memory_gib:g} GiB | {licence} |"
+        )
+    return "\n".join(lines)
+
+
+def licences() -> str:
+    """What is known of each checkpoint's origin and terms."""
+    lines = ["| checkpoint | from | licence | |", "| --- | --- | --- | --- |"]
+    for row in CHECKPOINTS:
+        origin = "this repository"
+        if row.repository:
+            origin = _at(row.repository, row.revision)
+        if row.lora and row.lora.repository:
+            origin += f", {_at(row.lora.repository, row.lora.revision)}"
+        licence = row.licence.name + ("" if row.licence.verified else " (unverified)")
+        lines.append(f"| `{row.name}` | {origin} | {licence} | {row.licence.note} |")
+    return "\n".join(lines)
+
+
+def _at(repository: str, revision: str | None) -> str:
+    return f"`{repository}` at {f'`{revision[:12]}`' if revision else '*unpinned*'}"
+
+
+def benchmark() -> str:
+    """The machine and the first table of the last benchmark run."""
+    head, _, rest = BENCHMARK.read_text().partition("\n\n")
+    first = rest.split("\n\n`")[0].strip()
+    return f"{head}\n\n{first}"
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "checkpoints": checkpoints,
+    "licences": licences,
+    "benchmark": benchmark,
+}
+
+
+def filled(text: str) -> str:
+    """A page with its blocks written anew."""
+    return re.sub(
+        r"<!-- (\w+) -->.*?<!-- /\1 -->",
+        lambda found: f"<!-- {found[1]} -->\n{BLOCKS[found[1]]()}\n<!-- /{found[1]} -->",
+        text,
+        flags=re.S,
+    )
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        page.write_text(filled(page.read_text()))
