@@ -32,7 +32,14 @@ from shared.contract import (
     number_from_text,
     parse_request,
 )
-from shared.errors import Cancelled, CygnetError, GenerationError, InternalError, InvalidRequest
+from shared.errors import (
+    Cancelled,
+    CygnetError,
+    GenerationError,
+    InternalError,
+    InvalidRequest,
+    PackageMissing,
+)
 from shared.files import is_folder
 from shared.images import Recipe, read_recipe
 from shared.outputs import Outputs, format_of
@@ -92,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     checkpoints.add_argument("--json", action="store_true", help="print JSON")
     checkpoints.set_defaults(run=_checkpoints)
 
+    serve = commands.add_parser("serve", help="answer over HTTP, OpenAI's clients included")
+    serve.set_defaults(run=_serve)
+    _add_serve_options(serve)
+
     inspect = commands.add_parser("inspect", help="print how a picture was made")
     inspect.add_argument("file", type=Path, metavar="FILE", help="PNG, WebP or JPEG")
     inspect.add_argument("--json", action="store_true", help="print JSON")
@@ -131,8 +142,43 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--json", action="store_true", help="print the result as JSON")
     group.add_argument("--quiet", action="store_true", help="show no progress")
     group.add_argument(
+        "--backend",
+        default="local",
+        metavar="NAME",
+        help="what draws: local (default), api or fake",
+    )
+
+
+def _add_serve_options(parser: argparse.ArgumentParser) -> None:
+    number: Any = {"type": number_from_text, "metavar": "N"}
+    parser.add_argument(
+        "--host", default="127.0.0.1", metavar="NAME", help="address (default: this machine only)"
+    )
+    parser.add_argument("--port", default=8000, **number, help="0 takes a free one (default: 8000)")
+    parser.add_argument("--max-queued", default=64, **number, help="jobs that may wait (64)")
+    parser.add_argument("--keep-days", default=30, **number, help="how long images are kept (30)")
+    parser.add_argument("--keep-gib", default=10, **number, help="how much of them is kept (10)")
+    parser.add_argument(
+        "--origin",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="lets web pages from there call",
+    )
+    parser.add_argument(
         "--backend", default="local", metavar="NAME", help="what draws: local (default) or fake"
     )
+
+
+def _serve(args: argparse.Namespace) -> None:
+    try:
+        from shared import serving
+    except ImportError as error:
+        raise PackageMissing(
+            f"Serving needs a package that is not installed: {error.name}.",
+            "Install it with: pip install 'cygnet[serve]'",
+        ) from error
+    serving.serve(serving.read_options(vars(args)))
 
 
 def _generate(args: argparse.Namespace) -> None:

@@ -8,7 +8,10 @@
     │   ├── UnreadableImage        unreadable_image
     │   ├── NoRecipeInImage        no_recipe_in_image
     │   ├── OutputExists           output_exists
-    │   └── InvalidSetting         invalid_setting
+    │   ├── InvalidSetting         invalid_setting
+    │   ├── InvalidCall            invalid_call
+    │   ├── Unauthorised           unauthorised
+    │   └── NotFound               not_found
     └── GenerationError            the work could not be done         (exit code 1)
         ├── CheckpointMissing      checkpoint_missing
         ├── CheckpointCorrupt      checkpoint_corrupt
@@ -18,6 +21,10 @@
         ├── OutOfMemory            out_of_memory
         ├── OutputUnwritable       output_unwritable
         ├── DiskFull               disk_full
+        ├── DataUnusable           data_unusable
+        ├── QueueFull              queue_full
+        ├── BackendUnavailable     backend_unavailable
+        ├── AddressUnavailable     address_unavailable
         ├── Cancelled              cancelled
         └── InternalError          internal_error
 
@@ -97,6 +104,28 @@ class InvalidSetting(InputError):
     code = "invalid_setting"
 
 
+class InvalidCall(InputError):
+    """An HTTP call is wrong before its request is read: its path, method, headers or body."""
+
+    code = "invalid_call"
+
+    def __init__(self, message: str, next_step: str, status: int = 400) -> None:
+        super().__init__(message, next_step)
+        self.status = status
+
+
+class Unauthorised(InputError):
+    """The API key is missing or not one of the server's."""
+
+    code = "unauthorised"
+
+
+class NotFound(InputError):
+    """There is no such job, image or model, or it belongs to another key."""
+
+    code = "not_found"
+
+
 class GenerationError(CygnetError):
     """The request was fine but the work could not be done."""
 
@@ -149,6 +178,37 @@ class DiskFull(GenerationError):
     code = "disk_full"
 
 
+class DataUnusable(GenerationError):
+    """The folder of jobs and images is in use by another process, or damaged."""
+
+    code = "data_unusable"
+
+
+class QueueFull(GenerationError):
+    """As many jobs wait as may wait: `waiting`. In `retry_after` seconds there may be room."""
+
+    code = "queue_full"
+
+    def __init__(
+        self, message: str, next_step: str, waiting: int = 0, retry_after: int = 5
+    ) -> None:
+        super().__init__(message, next_step)
+        self.waiting = waiting
+        self.retry_after = retry_after
+
+
+class BackendUnavailable(GenerationError):
+    """A backend elsewhere cannot be reached, or is stopping."""
+
+    code = "backend_unavailable"
+
+
+class AddressUnavailable(GenerationError):
+    """The server cannot listen at that address: it is taken, or not this machine's."""
+
+    code = "address_unavailable"
+
+
 class Cancelled(GenerationError):
     """The request was cancelled before it was done."""
 
@@ -159,6 +219,12 @@ class InternalError(GenerationError):
     """A fault of ours, or of a library below us; the log has the cause."""
 
     code = "internal_error"
+
+
+def error_of(code: str, message: str, next_step: str) -> CygnetError:
+    """The error with that code, as another process told it; `InternalError` for an unknown code."""
+    kinds = {kind.code: kind for kind in error_types()}
+    return kinds.get(code, InternalError)(message, next_step)
 
 
 def reason(error: BaseException) -> str:

@@ -95,6 +95,26 @@ def preview_jpeg(image: Image.Image) -> bytes:
     return _save(small, "jpeg", quality=80)
 
 
+def thumbnail(data: bytes, side: int) -> bytes:
+    """A JPEG of the picture in the file `data`, at most `side` pixels a side, never enlarged.
+
+    Raises `UnreadableImage`.
+    """
+    try:
+        with Image.open(BytesIO(data), formats=("PNG", "WEBP", "JPEG")) as image:
+            small = image.convert("RGB")
+    except (*_DAMAGED, Image.DecompressionBombError):
+        raise _unreadable("it is damaged") from None
+    small.thumbnail((side, side))
+    return _save(small, "jpeg", quality=85)
+
+
+def recompress(data: bytes, quality: int) -> bytes:
+    """The WebP or JPEG file `data` at another quality, 0 to 100, its request still inside."""
+    with Image.open(BytesIO(data), formats=("WEBP", "JPEG")) as image:
+        return _save(image, image.format or "", exif=image.getexif(), quality=quality)
+
+
 def _save(image: Image.Image, file_format: str, **options: Any) -> bytes:
     buffer = BytesIO()
     image.save(buffer, file_format.upper(), **options)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from shared.errors import InvalidSetting
 
@@ -30,6 +31,10 @@ class Acceleration(BaseModel):
     compile: bool = False
 
 
+def _words(keys: object) -> object:
+    return keys.replace(",", " ").split() if isinstance(keys, str) else keys
+
+
 class Settings(BaseModel):
     """What the environment says, with defaults for what it leaves out."""
 
@@ -37,6 +42,15 @@ class Settings(BaseModel):
 
     checkpoint: str = "cygnet-tiny"
     acceleration: Acceleration = Acceleration()
+    data_dir: Path | None = None
+    """Where jobs and their images are kept; None for the user's data folder of the platform."""
+    api_url: Annotated[str | None, Field(pattern=r"^https?://[^\s/@]+(/\S*)?$")] = None
+    """The server that the backend named api generates on; without a user or password."""
+    api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_words)] = ()
+    """Any of them opens the API, and the first is what a client sends.
+
+    Any text is a key, so that no error ever has to show one.
+    """
 
 
 VARIABLES = {
@@ -46,6 +60,9 @@ VARIABLES = {
     "CYGNET_QUANTISATION": ("acceleration", "quantisation"),
     "CYGNET_ATTENTION": ("acceleration", "attention"),
     "CYGNET_COMPILE": ("acceleration", "compile"),
+    "CYGNET_DATA_DIR": ("data_dir",),
+    "CYGNET_API_URL": ("api_url",),
+    "CYGNET_API_KEY": ("api_keys",),
 }
 
 

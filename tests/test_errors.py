@@ -31,3 +31,14 @@ def test_an_error_reads_as_what_was_wrong_and_what_to_do() -> None:
     error = errors.DiskFull("No room.", "Make some.")
     assert str(error) == "No room. Make some."
     assert error.args == ("No room.", "Make some.")
+
+
+@pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.code)
+def test_an_error_told_by_another_process_is_the_same_error(kind: type[CygnetError]) -> None:
+    told = errors.error_of(kind.code, "No room.", "Make some.")
+    assert type(told) is kind
+    assert str(told) == "No room. Make some."
+
+
+def test_an_unknown_code_from_another_process_is_an_internal_error() -> None:
+    assert type(errors.error_of("melted", "It melted.", "Cool it.")) is errors.InternalError

@@ -31,6 +31,8 @@ from shared.images import (
     parse_a1111,
     preview_jpeg,
     read_recipe,
+    recompress,
+    thumbnail,
 )
 
 FORMATS: tuple[OutputFormat, ...] = get_args(OutputFormat)
@@ -360,3 +362,25 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
 def test_a_preview_is_small_and_keeps_its_shape() -> None:
     with Image.open(BytesIO(preview_jpeg(draw(1, 1280, 640)))) as image:
         assert (image.format, image.size) == ("JPEG", (256, 128))
+
+
+@pytest.mark.parametrize("output_format", FORMATS)
+def test_a_thumbnail_fits_its_side_and_is_never_enlarged(output_format: OutputFormat) -> None:
+    wide = encode_image(draw(1, 64, 32), request(output_format=output_format), None)
+    for side, size in ((16, (16, 8)), (64, (64, 32)), (512, (64, 32))):
+        with Image.open(BytesIO(thumbnail(wide, side))) as small:
+            assert (small.format, small.size) == ("JPEG", size)
+
+
+def test_a_thumbnail_of_a_damaged_file_is_refused() -> None:
+    with pytest.raises(UnreadableImage):
+        thumbnail(encode_image(PICTURE, request(), None)[:100], 16)
+
+
+@pytest.mark.parametrize("output_format", ["webp", "jpeg"])
+def test_a_picture_of_another_quality_keeps_its_request(output_format: OutputFormat) -> None:
+    asked = request(output_format=output_format)
+    best = encode_image(draw(1, 64, 64), asked, None)
+    worse = recompress(best, 20)
+    assert len(worse) < len(best)
+    assert parse_request(read_recipe(worse).fields) == asked

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from shared.errors import InvalidSetting
@@ -25,8 +27,15 @@ def test_every_variable_sets_its_field() -> None:
             "CYGNET_QUANTISATION": "int8",
             "CYGNET_ATTENTION": "native",
             "CYGNET_COMPILE": "1",
+            "CYGNET_DATA_DIR": "/data",
+            "CYGNET_API_URL": "https://swan.example:8000/cygnet",
+            "CYGNET_API_KEY": "one-key, another-key",
         }
     )
+    assert read.data_dir == Path("/data")
+    assert read.api_url == "https://swan.example:8000/cygnet"
+    assert [key.get_secret_value() for key in read.api_keys] == ["one-key", "another-key"]
+    assert "one-key" not in repr(read)
     assert read.checkpoint == "wan2.1-14b"
     assert read.acceleration.model_dump() == {
         "device": "cpu",
@@ -44,6 +53,7 @@ def test_every_variable_sets_its_field() -> None:
         ("CYGNET_DTYPE", "float64"),
         ("CYGNET_QUANTISATION", "int3"),
         ("CYGNET_COMPILE", "perhaps"),
+        ("CYGNET_API_URL", "swan.example"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused_with_its_variable(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncGenerator, Callable
 from typing import Protocol
 
 from shared.contract import BackendStatus, Event, GenerationRequest
-from shared.errors import UnknownBackend
+from shared.errors import InvalidSetting, UnknownBackend
 from shared.settings import settings
 
 
@@ -31,26 +32,38 @@ class Backend(Protocol):
         ...
 
 
-def _local() -> Backend:
+def _local(previews: bool) -> Backend:
     from shared.backends.local import LocalBackend
 
-    return LocalBackend(settings().acceleration)
+    return LocalBackend(settings().acceleration, previews)
 
 
-def _fake() -> Backend:
+def _fake(_previews: bool) -> Backend:
     from shared.backends.fake import FakeBackend
 
     return FakeBackend()
 
 
-# Imported when opened: the local backend brings torch with it.
-_OPENERS = {"local": _local, "fake": _fake}
+def _api(_previews: bool) -> Backend:
+    from shared.backends.api_client import ApiBackend
+
+    if not (url := settings().api_url):
+        raise InvalidSetting("CYGNET_API_URL is not set.", "Set it to the server's address.")
+    keys = settings().api_keys
+    return ApiBackend(url, keys[0].get_secret_value() if keys else "")
 
 
-def find_backend(name: str) -> Callable[[], Backend]:
-    """What opens the backend of that name. Raises `UnknownBackend`."""
+# Imported when opened: the local backend brings torch with it, the one of an API httpx.
+_OPENERS = {"local": _local, "api": _api, "fake": _fake}
+
+
+def find_backend(name: str, previews: bool = False) -> Callable[[], Backend]:
+    """What opens the backend of that name, with previews in its steps if it can.
+
+    Raises `UnknownBackend`.
+    """
     if opener := _OPENERS.get(name):
-        return opener
+        return functools.partial(opener, previews)
     raise UnknownBackend(
         f"There is no backend named {name[:100]!r}.", f"Choose one of {', '.join(_OPENERS)}."
     )

@@ -1,0 +1,59 @@
+"""`/v1/images/{id}`: the files that were made, whole or small."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import Response
+
+from shared.api.problems import documented
+from shared.api.security import Owner, TheRunner
+from shared.images import thumbnail
+
+router = APIRouter(prefix="/v1/images", tags=["images"])
+
+Size = Literal["128", "256", "512"]
+
+_FILE = {"schema": {"type": "string", "format": "binary"}}
+_FILES = {f"image/{kind}": _FILE for kind in ("png", "webp", "jpeg")}
+
+
+@router.get(
+    "/{image}",
+    response_class=Response,
+    responses={
+        200: {"description": "the file", "content": _FILES},
+        304: {"description": "you have it"},
+        **documented(404, 422),
+    },
+)
+async def get_image(
+    request: Request,
+    image: str,
+    owner: Owner,
+    runner: TheRunner,
+    size: Annotated[
+        Size | None, Query(description="of a JPEG thumbnail's longer side; none for the file")
+    ] = None,
+    if_none_match: Annotated[str, Header()] = "",
+) -> Response:
+    """An image that was made, with its request inside; or a thumbnail of it, without."""
+    stored = runner.store.image(image, owner)
+    tag = f'"{stored.sha256}{f"-{size}" if size else ""}"'
+    # An image never changes: its request and seed decide what it is.
+    headers = {"ETag": tag, "Cache-Control": "private, max-age=31536000, immutable"}
+    if _matches(tag, if_none_match):
+        return Response(status_code=304, headers=headers)
+    data = await asyncio.to_thread(runner.store.read_image, stored)
+    if size:
+        data = await asyncio.to_thread(thumbnail, data, int(size))
+    headers["X-Content-Type-Options"] = "nosniff"
+    media_type = "image/jpeg" if size else f"image/{stored.format}"
+    return Response(data, headers=headers, media_type=media_type)
+
+
+def _matches(tag: str, if_none_match: str) -> bool:
+    given = [one.strip().removeprefix("W/") for one in if_none_match.split(",")]
+    return "*" in given or tag in given

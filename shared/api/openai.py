@@ -1,0 +1,113 @@
+"""`POST /v1/images/generations`, as OpenAI's clients call it.
+
+The call is a job like any other, except that it ends when its caller hangs up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import anyio
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from shared.api import sse
+from shared.api.openai_wire import REQUEST_BODY, Wanted, answer, completed, partial, read_call
+from shared.api.problems import OPENAI_ROUTE, documented_openai, openai_error
+from shared.api.runner import Runner
+from shared.api.security import Owner, TheRunner, read_json
+from shared.errors import BackendUnavailable, CygnetError, error_of
+from shared.store import Job
+
+router = APIRouter(tags=["openai"])
+
+CALLER_HUNG_UP = 499  # nginx's number; only a log will ever see it
+
+
+@router.post(
+    OPENAI_ROUTE,
+    response_class=Response,
+    responses={
+        200: {
+            "description": "the images, or with `stream` their events",
+            "content": {"application/json": {}, "text/event-stream": {}},
+        },
+        **documented_openai(400, 409, 413, 415, 429, 503, 507),
+    },
+    openapi_extra=REQUEST_BODY,
+)
+async def generate_images(request: Request, owner: Owner, runner: TheRunner) -> Response:
+    """OpenAI's Images API, with our own fields beside theirs. To hang up is to cancel."""
+    wanted = read_call(await read_json(request))
+    job = runner.submit(wanted.request, owner)
+    if wanted.stream:
+        return sse.EventStream(_stream(runner, job, wanted))
+    try:
+        waiting = asyncio.ensure_future(runner.ended(job.id))
+        hung_up = asyncio.ensure_future(_hung_up(request))
+        try:
+            await asyncio.wait({waiting, hung_up}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                return Response(status_code=CALLER_HUNG_UP)
+            images = await asyncio.to_thread(
+                answer, request, runner.store, waiting.result(), wanted
+            )
+            return JSONResponse(images)
+        finally:
+            waiting.cancel()
+            hung_up.cancel()
+    finally:
+        await _give_up(runner, job)
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _give_up(runner: Runner, job: Job) -> None:
+    """Nobody waits for the job any more: stop it, if it has not ended."""
+    with anyio.CancelScope(shield=True):  # the call itself may just be being cancelled
+        await runner.cancel(job.id)
+
+
+async def _stream(runner: Runner, job: Job, wanted: Wanted) -> AsyncGenerator[bytes, None]:
+    try:
+        async with aclosing(_events(runner, job, wanted)) as events:
+            async for event in events:
+                yield sse.message(event["type"], event) if event else sse.SILENCE
+    except CygnetError as error:
+        yield sse.message("error", openai_error(error))
+    finally:
+        await _give_up(runner, job)
+
+
+async def _events(
+    runner: Runner, job: Job, wanted: Wanted
+) -> AsyncGenerator[dict[str, Any] | None, None]:
+    """OpenAI's events, None for silence. The last image waits for the timings, which it carries."""
+    partials = 0
+    last: dict[str, Any] | None = None
+    async with aclosing(runner.events(job.id)) as events:
+        async for event in events:
+            match event.type if event else "":
+                case "":
+                    yield None
+                case "step" if event and event.data["preview"]:
+                    if wanted.shows_preview(partials, event.data["step"]):
+                        yield partial(job, wanted, event.data, partials)
+                        partials += 1
+                case "image" if event:
+                    if last:
+                        yield last
+                    last = await asyncio.to_thread(completed, job, wanted, event.data)
+                    partials = 0
+                case "done" if event and last:
+                    yield last | {"cygnet": last["cygnet"] | {"result": event.data["result"]}}
+                    return
+                case "error" if event:
+                    raise error_of(**event.data)
+    raise BackendUnavailable("The server is stopping.", "Try again in a moment.")

@@ -1,0 +1,62 @@
+"""`/healthz`, `/readyz` and `/v1/models`: what a load balancer and a client ask first."""
+
+from __future__ import annotations
+
+import contextlib
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from shared.api.problems import documented
+from shared.api.runner import Runner
+from shared.api.security import Owner, TheRunner
+from shared.api.views import Health, ModelList, ModelView, Readiness, model_view
+from shared.checkpoints import Checkpoint, get_checkpoint
+from shared.errors import NotFound, UnknownCheckpoint
+
+router = APIRouter(tags=["service"])
+
+
+@router.get("/healthz", response_model=Health)
+async def healthz() -> Health:
+    """Whether the process answers. Asks nothing of a GPU."""
+    return Health()
+
+
+@router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
+async def readyz(runner: TheRunner, response: Response) -> Readiness:
+    """Whether a request would start at once: 200 if so, else 503."""
+    status = await runner.backend.status()
+    ready = status.healthy and status.warm and not runner.stopping
+    if not ready:
+        response.status_code = 503
+    return Readiness(
+        ready=ready,
+        detail=status.detail or ("" if ready else "The checkpoint is not loaded."),
+        queued=runner.store.queued(),
+        running=runner.running,
+    )
+
+
+@router.get("/v1/models", response_model=ModelList, responses=documented())
+async def list_models(owner: Owner, runner: TheRunner) -> ModelList:
+    """The checkpoints that can be asked for."""
+    return ModelList(data=[model_view(checkpoint) for checkpoint in await _checkpoints(runner)])
+
+
+@router.get("/v1/models/{model}", response_model=ModelView, responses=documented(404))
+async def get_model(model: str, owner: Owner, runner: TheRunner) -> ModelView:
+    """One checkpoint."""
+    for checkpoint in await _checkpoints(runner):
+        if checkpoint.name == model:
+            return model_view(checkpoint)
+    raise NotFound("There is no such model.", "Choose one of those at /v1/models.")
+
+
+async def _checkpoints(runner: Runner) -> list[Checkpoint]:
+    names = (await runner.backend.status()).checkpoints
+    known = []
+    for name in names:
+        with contextlib.suppress(UnknownCheckpoint):  # a newer server's, behind this one
+            known.append(get_checkpoint(name))
+    return known

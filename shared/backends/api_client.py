@@ -1,0 +1,206 @@
+"""A server elsewhere as a backend: the jobs of its HTTP API, followed through every break.
+
+A job is sent with an idempotency key, so that to send it again is safe, and its events are read from
+the last one that came, so that a broken connection, or a restart of the server, costs nothing but
+time. This module does not know what the server runs on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import random
+import secrets
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any
+
+import httpx
+from pydantic import TypeAdapter, ValidationError
+
+from shared.backends.sse import Message, read_messages
+from shared.contract import BackendStatus, Done, Event, GenerationRequest
+from shared.errors import BackendUnavailable, CygnetError, InternalError, error_of
+
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+# A cold start may hold the answer to a new job; a stream says every 15 s that it is there.
+TIMEOUT = httpx.Timeout(connect=10, read=60, write=30, pool=10)
+
+MAX_TRIES = 6
+"""In a row without anything new: about half a minute."""
+
+_TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
+
+
+def wait_before(attempt: int, asked: float | None = None) -> float:
+    """Seconds before try `attempt` (1 is the first repeat): what the server asked for, else twice as
+    long each time, with a random part so that many clients do not come back at once."""
+    if asked is not None:
+        return min(asked, 60.0)
+    return min(0.5 * 2**attempt, 15.0) * random.uniform(0.5, 1.0)
+
+
+class ApiBackend:
+    """Generates on the server at `url`, with `key` if it asks for one.
+
+    `transport` stands in for the network, and `wait` for the time between two tries.
+    """
+
+    name = "api"
+
+    def __init__(
+        self,
+        url: str,
+        key: str = "",
+        transport: httpx.AsyncBaseTransport | None = None,
+        wait: Callable[[int, float | None], float] = wait_before,
+    ) -> None:
+        self._wait = wait
+        self._client = httpx.AsyncClient(
+            base_url=url,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=TIMEOUT,
+            transport=transport,
+            follow_redirects=True,  # some hosts answer 303 while a call still waits
+        )
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        """The job's events; closing the iterator cancels the job."""
+        job = await self._submit(request)
+        ended = False
+        try:
+            async with aclosing(self._messages(job)) as messages:
+                async for message in messages:
+                    ended = message.event in ("done", "error")
+                    event = _event(message)
+                    yield event
+                    if isinstance(event, Done):
+                        return
+        finally:
+            if not ended:
+                await self._cancel(job)
+
+    async def status(self) -> BackendStatus:
+        """What `/readyz` and `/v1/models` say; neither wakes a GPU."""
+        try:
+            ready = await self._client.get("/readyz")
+            models = await self._call("GET", "/v1/models", tries=1)
+            names = tuple(str(model["id"]) for model in models["data"])
+            told = ready.json()
+            return BackendStatus(
+                name=self.name,
+                healthy=True,
+                warm=bool(told["ready"]),
+                checkpoints=names,
+                detail=str(told["detail"]),
+            )
+        except (httpx.HTTPError, CygnetError, ValueError, KeyError, TypeError) as error:
+            detail = str(error) if isinstance(error, CygnetError) else "The server does not answer."
+            return BackendStatus(name=self.name, healthy=False, warm=False, detail=detail)
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def _submit(self, request: GenerationRequest) -> str:
+        headers = {"Idempotency-Key": secrets.token_hex(16)}
+        job = await self._call(
+            "POST", "/v1/jobs", json=request.model_dump(mode="json"), headers=headers
+        )
+        return str(job["id"])
+
+    async def _cancel(self, job: str) -> None:
+        """Tell the server that nobody reads; where it cannot be told, it finishes the job in vain."""
+        with contextlib.suppress(httpx.HTTPError, RuntimeError):  # the latter: closed already
+            await asyncio.shield(self._client.delete(f"/v1/jobs/{job}"))
+
+    async def _call(self, method: str, path: str, tries: int = MAX_TRIES, **options: Any) -> Any:
+        """The JSON of a call that may safely be repeated, and is, unless its answer is final."""
+        for attempt in itertools.count(1):
+            asked: float | None = None
+            try:
+                answer = await self._client.request(method, path, **options)
+            except httpx.TransportError as error:
+                failure: CygnetError = _unreachable(error)
+            else:
+                if answer.is_success:
+                    return answer.json()
+                failure, asked = _refusal(answer), _retry_after(answer)
+                if answer.status_code not in _TRY_AGAIN:
+                    raise failure
+            if attempt == tries:
+                raise failure
+            await asyncio.sleep(self._wait(attempt, asked))
+
+    async def _messages(self, job: str) -> AsyncGenerator[Message, None]:
+        """The job's messages to the last, over as many connections as it takes."""
+        last, fruitless = 0, 0
+        while True:
+            failure: CygnetError = BackendUnavailable("The stream broke off.", "Try again.")
+            try:
+                async with aclosing(self._connect(job, last)) as messages:
+                    async for message in messages:
+                        last, fruitless = message.id or last, 0
+                        yield message
+                        if message.event in ("done", "error"):
+                            return
+            except httpx.TransportError as error:
+                failure = _unreachable(error)
+            fruitless += 1
+            if fruitless >= MAX_TRIES:
+                raise failure
+            await asyncio.sleep(self._wait(fruitless, None))
+
+    async def _connect(self, job: str, after: int) -> AsyncGenerator[Message, None]:
+        """One connection's messages. Ends without any where a later try may have some."""
+        headers = {"Last-Event-ID": str(after), "Accept": "text/event-stream"}
+        async with self._client.stream("GET", f"/v1/jobs/{job}/events", headers=headers) as answer:
+            if answer.is_success:
+                async for message in read_messages(answer.aiter_lines()):
+                    yield message
+            elif answer.status_code not in _TRY_AGAIN:
+                await answer.aread()
+                raise _refusal(answer)
+
+
+def _event(message: Message) -> Event:
+    """The message as an event. Raises the error that it tells."""
+    try:
+        if message.event == "error":
+            data = json.loads(message.data)
+            raise error_of(str(data["code"]), str(data["message"]), str(data["next_step"]))
+        return _EVENT.validate_json(message.data)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _not_ours(error) from error
+
+
+def _refusal(answer: httpx.Response) -> CygnetError:
+    try:
+        problem = answer.json()
+        return error_of(str(problem["code"]), str(problem["detail"]), str(problem["next_step"]))
+    except (ValueError, KeyError, TypeError):
+        return BackendUnavailable(
+            f"The server answered with status {answer.status_code}.",
+            "Check its address and its log.",
+        )
+
+
+def _retry_after(answer: httpx.Response) -> float | None:
+    text = answer.headers.get("retry-after", "")
+    return float(text) if text.isascii() and text.isdigit() else None
+
+
+def _unreachable(error: httpx.TransportError) -> BackendUnavailable:
+    return BackendUnavailable(
+        f"The server cannot be reached ({type(error).__name__}).",
+        "Check its address and the network.",
+    )
+
+
+def _not_ours(error: Exception) -> InternalError:
+    kind = "an event that does not validate" if isinstance(error, ValidationError) else "no event"
+    return InternalError(
+        f"The server sent {kind}.", "Check that its version of Cygnet is this one."
+    )

@@ -1,0 +1,144 @@
+"""The SQLite file: opened for one process, its transactions, its errors in our tree.
+
+This module does not know what the rows mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from shared.errors import DataUnusable, DiskFull
+
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    owner TEXT NOT NULL,
+    status TEXT NOT NULL,
+    request TEXT NOT NULL,
+    idempotency_key TEXT,
+    fingerprint TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    created REAL NOT NULL,
+    started REAL,
+    finished REAL,
+    result TEXT,
+    error TEXT,
+    UNIQUE (owner, idempotency_key)
+) STRICT;
+CREATE INDEX jobs_by_status ON jobs (status, number);
+CREATE INDEX jobs_by_end ON jobs (finished);
+CREATE TABLE events (
+    job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+    id INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    image INTEGER,
+    data TEXT NOT NULL,
+    preview BLOB,
+    PRIMARY KEY (job, id)
+) STRICT;
+CREATE TABLE images (
+    id TEXT PRIMARY KEY,
+    job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    seed INTEGER NOT NULL,
+    format TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    sha256 TEXT NOT NULL
+) STRICT;
+CREATE INDEX images_by_job ON images (job, number);
+"""
+
+
+class Database:
+    """One connection, which any thread may use, one at a time.
+
+    Raises `DataUnusable`, or `DiskFull`, as do its methods.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._folder = path.parent
+        self._lock = threading.RLock()
+        with _clear_errors(self._folder):
+            self._connection = sqlite3.connect(
+                path, isolation_level=None, check_same_thread=False, timeout=0
+            )
+            self._connection.row_factory = sqlite3.Row
+            try:
+                self._prepare(self._connection)
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        # Two servers on one folder would each run the other's jobs again; a kill lets go of it.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode = WAL")
+        # A kill loses nothing; a power cut may lose the last moments, and damages nothing.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        with self.transaction() as db:
+            [version] = db.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                for statement in _SCHEMA.split(";"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            elif version != _SCHEMA_VERSION:
+                raise DataUnusable(
+                    f"{self._folder} was written by another version of Cygnet.",
+                    "Use that version, or another CYGNET_DATA_DIR.",
+                )
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection, while no other thread uses it."""
+        with self._lock, _clear_errors(self._folder):
+            yield self._connection
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for changes that are made together or not at all."""
+        with self.reading() as db:
+            if db.in_transaction:  # within another one, which decides
+                yield db
+                return
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:  # a full disk has rolled back already
+                    db.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+
+@contextlib.contextmanager
+def _clear_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        match getattr(error, "sqlite_errorcode", None):
+            case sqlite3.SQLITE_FULL:
+                raise DiskFull(
+                    f"There is no room left in {folder}.",
+                    "Free some space, or choose another disk.",
+                ) from error
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                raise DataUnusable(
+                    f"Another process uses {folder}.",
+                    "Stop it, or give this one another CYGNET_DATA_DIR.",
+                ) from error
+            case _:
+                raise DataUnusable(
+                    f"The jobs in {folder} cannot be read or written: {error}.",
+                    "Check the disk; move jobs.sqlite3 away to start without them.",
+                ) from error

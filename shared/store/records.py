@@ -1,0 +1,49 @@
+"""What is kept: jobs, their events, their images, as they are read back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    id: str
+    job: str
+    number: int
+    seed: int
+    format: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as it is now. `request` and `result` are JSON: the weights may be gone since."""
+
+    id: str
+    owner: str
+    status: Status
+    request: dict[str, Any]
+    attempts: int
+    created: float
+    started: float | None
+    finished: float | None
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+    images: tuple[StoredImage, ...]
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    """An event, or how the job failed (`type` "error"), as JSON; `id` counts up within its job."""
+
+    id: int
+    type: str
+    data: dict[str, Any]

@@ -1,0 +1,310 @@
+"""Jobs, their events and their images on disk: what was accepted survives the process.
+
+Rows live in SQLite (WAL), images in files beside it. An image's file is written whole before its
+row, and its row and event are one transaction, so that after a kill at any moment every image that
+is listed is there. This module does not know who runs the jobs, nor HTTP. Every method may be
+called from any thread, and blocks for as long as the disk takes.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import re
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from shared.contract import Done, Event, GenerationRequest, ImageReady
+from shared.errors import (
+    Cancelled,
+    CygnetError,
+    InternalError,
+    InvalidCall,
+    NotFound,
+    QueueFull,
+)
+from shared.files import check_folder, write_atomically
+from shared.store.database import Database
+from shared.store.records import Job, Status, StoredEvent, StoredImage
+from shared.store.rows import append, insert_event, read_job
+
+MAX_ATTEMPTS = 3
+"""A job that was running when the process died runs again; not for ever, it may be the cause."""
+
+_OURS = re.compile(r"[0-9a-f]{32}-\d+\.(png|webp|jpeg)|\.cygnet-[0-9a-f]{16}")
+
+
+class Store:
+    """One folder of jobs, which belongs to one process at a time.
+
+    Every method may raise `DiskFull` or `DataUnusable`. `now` tells the time.
+    """
+
+    def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
+        self._images = folder / "images"
+        self._now = now
+        check_folder(self._images)
+        self._db = Database(folder / "jobs.sqlite3")
+        self._remove_strays()
+
+    def close(self) -> None:
+        self._db.close()
+
+    # Jobs
+
+    def add(
+        self,
+        request: GenerationRequest,
+        owner: str = "",
+        *,
+        idempotency_key: str | None = None,
+        fingerprint: str = "",
+        max_queued: int = 2**31,
+    ) -> Job:
+        """Accept a job; the earlier one if `owner` has used `idempotency_key` before.
+
+        `fingerprint` tells what was asked for. Raises `QueueFull`; `InvalidCall` if the key was
+        used for something else.
+        """
+        wanted = request.model_dump_json()
+        with self._db.transaction() as db:
+            known = db.execute(
+                "SELECT id, fingerprint FROM jobs WHERE owner = ? AND idempotency_key = ?",
+                (owner, idempotency_key),
+            ).fetchone()
+            if known is None:
+                self._check_room(max_queued)
+                job = secrets.token_hex(16)
+                db.execute(
+                    "INSERT INTO jobs (id, owner, status, request, idempotency_key, fingerprint,"
+                    " created) VALUES (?, ?, 'queued', ?, ?, ?, ?)",
+                    (job, owner, wanted, idempotency_key, fingerprint, self._now()),
+                )
+                return self.job(job)
+        if known["fingerprint"] != fingerprint:
+            raise InvalidCall(
+                "The Idempotency-Key was used before, for another request.",
+                "Send each new request with a key of its own.",
+                status=422,
+            )
+        return self.job(known["id"])
+
+    def job(self, job: str, owner: str | None = None) -> Job:
+        """The job of that id. Raises `NotFound`, also if it is not `owner`'s."""
+        with self._db.reading() as db:
+            row = db.execute("SELECT * FROM jobs WHERE id = ?", (job,)).fetchone()
+            if row is None or owner not in (None, row["owner"]):
+                raise _not_found("job")
+            return read_job(db, row)
+
+    def jobs(
+        self, owner: str, status: Status | None = None, limit: int = 20, after: str | None = None
+    ) -> list[Job]:
+        """At most `limit` of an owner's jobs, newest first, those older than the job `after`."""
+        with self._db.reading() as db:
+            newest = 2**63 - 1
+            if after is not None:
+                self.job(after, owner)
+                row = db.execute("SELECT number FROM jobs WHERE id = ?", (after,)).fetchone()
+                newest = row["number"]
+            rows = db.execute(
+                "SELECT * FROM jobs WHERE owner = ? AND number < ? AND status = ifnull(?, status)"
+                " ORDER BY number DESC LIMIT ?",
+                (owner, newest, status, limit),
+            )
+            return [read_job(db, row) for row in rows.fetchall()]
+
+    def queued(self) -> int:
+        """How many jobs wait."""
+        with self._db.reading() as db:
+            return db.execute("SELECT count(*) FROM jobs WHERE status = 'queued'").fetchone()[0]
+
+    def _check_room(self, max_queued: int) -> None:
+        if (queued := self.queued()) >= max_queued:
+            message = f"{queued} jobs wait already, as many as may."
+            raise QueueFull(message, "Try again later.", queued)
+
+    def take(self) -> Job | None:
+        """The job that has waited longest, now running; None if none waits."""
+        with self._db.transaction() as db:
+            row = db.execute(
+                "UPDATE jobs SET status = 'running', started = ?, attempts = attempts + 1 WHERE"
+                " number = (SELECT min(number) FROM jobs WHERE status = 'queued') RETURNING *",
+                (self._now(),),
+            ).fetchone()
+            return read_job(db, row) if row else None
+
+    def hand_back(self, job: str) -> None:
+        """Let a running job wait again, for the next process: this one was told to stop."""
+        with self._db.transaction() as db:
+            db.execute(
+                "UPDATE jobs SET status = 'queued', attempts = attempts - 1"
+                " WHERE id = ? AND status = 'running'",
+                (job,),
+            )
+
+    def recover(self) -> None:
+        """Let the jobs that ran when the last process died wait again, at their old places."""
+        with self._db.transaction() as db:
+            rows = db.execute("SELECT id, attempts FROM jobs WHERE status = 'running'").fetchall()
+            for row in rows:
+                if row["attempts"] < MAX_ATTEMPTS:
+                    db.execute("UPDATE jobs SET status = 'queued' WHERE id = ?", (row["id"],))
+                else:
+                    message = f"The server died {MAX_ATTEMPTS} times while this job ran."
+                    self.fail(row["id"], InternalError(message, "Try a smaller size."))
+
+    # What happens to a running job
+
+    def record(self, job: str, event: Event) -> None:
+        """Append an event of a job; `Done` ends it. Once a job has ended, nothing is recorded."""
+        match event:
+            case ImageReady():
+                self._record_image(job, event)
+            case Done():
+                self._end(job, "succeeded", "done", result=event.result.model_dump_json())
+            case _:
+                with self._db.transaction() as db:
+                    if self._open(job):
+                        append(db, job, event)
+
+    def fail(self, job: str, error: CygnetError) -> bool:
+        """End a job with its error, `Cancelled` included; False if it had ended already."""
+        told = {"code": error.code, "message": error.message, "next_step": error.next_step}
+        status = "cancelled" if isinstance(error, Cancelled) else "failed"
+        return self._end(job, status, "error", error=json.dumps(told))
+
+    def _record_image(self, job: str, event: ImageReady) -> None:
+        file_format = self.job(job).request["output_format"]
+        digest = hashlib.sha256(event.image).hexdigest()
+        image = StoredImage(
+            id=f"{job}-{event.index}",
+            job=job,
+            number=event.index,
+            seed=event.seed,
+            format=file_format,
+            size=len(event.image),
+            sha256=digest,
+        )
+        with self._db.reading() as db:
+            known = db.execute("SELECT 1 FROM images WHERE id = ?", (image.id,)).fetchone()
+            if known:  # from before the server died: the same picture, whose event was sent
+                return
+        write_atomically(self._path(image), event.image, force=True)
+        with self._db.transaction() as db:
+            if not self._open(job):
+                self._path(image).unlink(missing_ok=True)
+                return
+            values = dataclasses.astuple(image)
+            db.execute("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            append(db, job, event)
+
+    def _end(
+        self, job: str, status: Status, event: str, *, result: str = "", error: str = ""
+    ) -> bool:
+        with self._db.transaction() as db:
+            if not self._open(job):
+                return False
+            db.execute(
+                "UPDATE jobs SET status = ?, finished = ?, result = ?, error = ? WHERE id = ?",
+                (status, self._now(), result or None, error or None, job),
+            )
+            db.execute("UPDATE events SET preview = NULL WHERE job = ?", (job,))
+            data = error or json.dumps({"type": "done", "result": json.loads(result)})
+            insert_event(db, job, event, data)
+            return True
+
+    def _open(self, job: str) -> bool:
+        with self._db.reading() as db:
+            row = db.execute("SELECT finished FROM jobs WHERE id = ?", (job,)).fetchone()
+            return row is not None and row["finished"] is None
+
+    # What is read
+
+    def events(self, job: str, after: int = 0, limit: int = 32) -> list[StoredEvent]:
+        """At most `limit` events of a job, those with an id above `after`, as they were sent."""
+        with self._db.reading() as db:
+            rows = db.execute(
+                "SELECT * FROM events WHERE job = ? AND id > ? ORDER BY id LIMIT ?",
+                (job, after, limit),
+            ).fetchall()
+        return [StoredEvent(row["id"], row["type"], self._event_data(row)) for row in rows]
+
+    def _event_data(self, row: sqlite3.Row) -> dict[str, Any]:
+        data: dict[str, Any] = json.loads(row["data"])
+        if row["type"] == "step":
+            data["preview"] = _base64(row["preview"]) if row["preview"] else None
+        elif row["type"] == "image":
+            data["image"] = _base64(self.read_image(self.image(f"{row['job']}-{row['image']}")))
+        return data
+
+    def image(self, image: str, owner: str | None = None) -> StoredImage:
+        """What is known of an image. Raises `NotFound`, also if its job is not `owner`'s."""
+        with self._db.reading() as db:
+            row = db.execute("SELECT * FROM images WHERE id = ?", (image,)).fetchone()
+            if row is None:
+                raise _not_found("image")
+            if owner is not None:
+                self.job(row["job"], owner)
+            return StoredImage(**row)
+
+    def read_image(self, image: StoredImage) -> bytes:
+        """Its file. Raises `NotFound` if that is gone."""
+        try:
+            return self._path(image).read_bytes()
+        except FileNotFoundError:
+            raise _not_found("image") from None
+
+    def _path(self, image: StoredImage) -> Path:
+        return self._images / f"{image.id}.{image.format}"
+
+    # What is let go
+
+    def prune(self, max_age: float, max_bytes: int) -> int:
+        """Remove ended jobs with their images, oldest first; how many.
+
+        Those that ended more than `max_age` seconds ago, then more until the images that are left
+        take at most `max_bytes`.
+        """
+        doomed: list[StoredImage] = []
+        removed = 0
+        with self._db.transaction() as db:
+            kept = db.execute("SELECT ifnull(sum(size), 0) FROM images").fetchone()[0]
+            while row := db.execute(
+                "SELECT * FROM jobs WHERE finished IS NOT NULL ORDER BY finished LIMIT 1"
+            ).fetchone():
+                if kept <= max_bytes and row["finished"] >= self._now() - max_age:
+                    break
+                images = read_job(db, row).images
+                db.execute("DELETE FROM jobs WHERE id = ?", (row["id"],))
+                kept -= sum(image.size for image in images)
+                doomed += images
+                removed += 1
+        for image in doomed:
+            self._path(image).unlink(missing_ok=True)
+        return removed
+
+    def _remove_strays(self) -> None:
+        """Remove files that a kill left without a row, and only what is named as ours are."""
+        with self._db.reading() as db:
+            rows = db.execute("SELECT id, format FROM images").fetchall()
+        known = {f"{row['id']}.{row['format']}" for row in rows}
+        for path in self._images.iterdir():
+            if _OURS.fullmatch(path.name) and path.name not in known:
+                path.unlink(missing_ok=True)
+
+
+def _not_found(what: str) -> NotFound:
+    return NotFound(
+        f"There is no such {what}.", "Check the id; what is old is removed after a while."
+    )
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
