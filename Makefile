@@ -3,6 +3,7 @@ SHELL := bash
 VENV ?= .venv
 PY := $(VENV)/bin/python
 LOG := $(VENV)/install.log
+comma := ,
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # two targets would install into one environment at once
 
@@ -38,7 +39,7 @@ help:
 	  'make lint' 'ruff, formatting and types' \
 	  'make bench' 'ours beside a plain diffusers script, on this machine' \
 	  'make pictures' "draw the README's pictures again" \
-	  'make serve' 'the HTTP API (not here yet)'
+	  'make serve' 'answer over HTTP, on this machine'
 	@printf '\n  More for image: ARGS="--seed 7 --checkpoint cygnet-tiny-fast"; docs/local.md has the rest.\n\n'
 
 image: prompt $(VENV)/.local
@@ -65,16 +66,20 @@ pictures: $(VENV)/.dev # the first command is the one in README.md
 	  --seed 7 -- "a red fox, 3d render, on a sky blue background"
 	@$(PY) -m training.contact_sheet shared/weights/cygnet-tiny docs/images/contact-sheet.png
 
-serve:
-	@echo "make serve: the HTTP API is not here yet; CHANGELOG.md says what is." >&2; exit 1
+serve: $(VENV)/.serve
+	@$(VENV)/bin/cygnet serve $(ARGS)
 
 $(VENV)/.local: $(PY) pyproject.toml constraints.txt
 	$(call install,Cygnet for local use,local)
 	@touch $@
 
+$(VENV)/.serve: $(PY) pyproject.toml constraints.txt
+	$(call install,Cygnet with its server,local$(comma)serve)
+	@touch $(VENV)/.local $@
+
 $(VENV)/.dev: $(PY) pyproject.toml constraints.txt
 	$(call install,Cygnet with its development tools,dev)
-	@touch $(VENV)/.local $@
+	@touch $(VENV)/.local $(VENV)/.serve $@
 
 $(PY):
 	@for candidate in python3.11 python3 python3.12 python3.13 python3.14 python; do \

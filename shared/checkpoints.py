@@ -53,6 +53,7 @@ class Checkpoint(_Facts):
     repository: str | None = None
     """Hub repository in diffusers' format; None for a folder."""
     revision: str | None = None
+    """A commit of the repository; of the folder that ships, a digest of its weights."""
     folder: Path | None = None
     width: int
     height: int
@@ -99,6 +100,7 @@ CHECKPOINTS = (
         name="cygnet-tiny",
         description="ships with Cygnet: emoji art, runs on any CPU",
         folder=WEIGHTS / "cygnet-tiny",
+        revision="f16c3b8b2327",
         width=256,
         height=256,
         min_size=256,
@@ -115,6 +117,7 @@ CHECKPOINTS = (
         name="cygnet-tiny-fast",
         description="cygnet-tiny with its few-step LoRA",
         folder=WEIGHTS / "cygnet-tiny",
+        revision="f16c3b8b2327",
         width=256,
         height=256,
         min_size=256,

@@ -147,10 +147,10 @@ def test_make_alone_lists_every_target() -> None:
     assert targets == shown
 
 
-def test_make_serve_says_that_it_is_not_here_yet() -> None:
-    done = make("serve")
-    assert done.returncode != 0
-    assert "not here yet" in done.stderr
+def test_make_serve_hands_options_on(venv: Path) -> None:
+    (venv / ".serve").touch()
+    done = make("serve", f"VENV={venv}", "ARGS=--port 0")
+    assert json.loads(done.stdout) == ["serve", "--port", "0"]
 
 
 def requirements() -> list[Requirement]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -37,6 +38,8 @@ class Stuck(FakeBackend):
 
 shared.backends._OPENERS["fake"] = lambda previews: Stuck()
 """
+
+DOCS = (ROOT / "docs/api.md").read_text()
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -208,3 +211,15 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     for name in [name for name in sys.modules if name.startswith("shared.api")]:
         monkeypatch.delitem(sys.modules, name)
     assert "cygnet[serve]" in refused(capsys=capsys)
+
+
+def test_the_example_for_openais_client_draws_a_picture(start: Start, tmp_path: Path) -> None:
+    server = start()
+    with client(server) as http:
+        example = re.findall(r"^```python\n(.*?)^```$", DOCS, flags=re.M | re.S)[0]
+        environment = os.environ | {"CYGNET_API_URL": str(http.base_url).rstrip("/")}
+        environment.pop("CYGNET_API_KEY", None)
+        command = [sys.executable, "-c", example]
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=120)
+    recipe = read_recipe(tmp_path / "fox.png").fields
+    assert (recipe["seed"], recipe["checkpoint"]) == (7, "cygnet-tiny-fast")

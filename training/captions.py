@@ -94,7 +94,7 @@ def with_article(name: str) -> str:
     """Return "a fox", "an owl", or the bare name where English takes no article."""
     if name in _BARE_NAMES:
         return name
-    return f"{'an' if name[0] in 'aeio' or name in ('ufo', 'umbrella') else 'a'} {name}"
+    return f"{'an' if name[0] in 'aeio' or name in ('hourglass', 'umbrella') else 'a'} {name}"
 
 
 def write(template: str, name: str, style: str, colour: str) -> str:

@@ -4,7 +4,7 @@ The base denoises with guidance in many small steps; at each of the few-step rec
 levels its state is kept. The LoRA learns the one velocity that leads from each kept state to
 the next. Reads `transformer.pt` and `latents.pt`, writes `trajectories.pt` and `lora.pt`.
 
-    python -m training.distill --minutes 7
+    python -m training.distill --minutes 5
 """
 
 import argparse
@@ -123,11 +123,11 @@ def main() -> None:
     parser.add_argument("--trajectories", type=int, default=1024)
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--substeps", type=int, default=3)
-    parser.add_argument("--minutes", type=float, default=7)
+    parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--cooldown", type=float, default=0.6)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rank", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--captions", type=int, default=32)
     parser.add_argument("--every", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,9 +1,10 @@
 """Measure whether an exported checkpoint listens: subject, style, background colour.
 
 A picture's subject is the nearest, in RGB at 64 x 64, of the icons of all subjects in the style
-that was asked for, laid over the colour that was asked for; its style is that of the nearest
-among all subjects in all styles; its background is the palette colour nearest to the median of
-its border. Prompts and seeds are fixed. Knows nothing of how the checkpoint was trained.
+that was asked for, laid over the colour that was asked for. Its style, and its subject in any
+style, are those of the nearest among all subjects in all styles. Its background is the palette
+colour nearest to the median of its border. Prompts and seeds are fixed. Knows nothing of how the
+checkpoint was trained.
 
     python -m training.evaluate shared/weights/cygnet-tiny --json training/runs/figures.json
 """
@@ -35,6 +36,7 @@ from training.sample import generate, load_pipeline
 
 TEMPLATE = "{a}, {style}, on a {colour} background"
 SIDE = 64
+MEASURES = ("subject", "subject in any style", "style", "background")
 
 
 @dataclass(frozen=True)
@@ -89,23 +91,29 @@ class Judge:
         pictures = (self.inked + self.bare * palette()[colour][:, None, None]) / 255
         return pictures.flatten(1).view(*self.shape, -1)
 
-    def verdict(self, picture: Tensor, asked: Ask) -> tuple[bool, bool, bool]:
-        """Tell whether (3, h, w) in [0, 1] shows the subject, the style and the background."""
+    def verdict(self, picture: Tensor, asked: Ask) -> tuple[bool, bool, bool, bool]:
+        """Tell whether (3, h, w) in [0, 1] shows each of `MEASURES`."""
         seen = F.adaptive_avg_pool2d(picture, SIDE).flatten()
         error = (self.over(asked.colour) - seen).square().mean(-1)
         subject = int(error[:, asked.style].argmin())
+        in_any_style = int(error.min(1).values.argmin())
         style = int(error.min(0).values.argmin())
         sides = picture[:, :8], picture[:, -8:], picture[..., :8], picture[..., -8:]
         median = torch.cat([s.flatten(1) for s in sides], dim=1).median(1).values * 255
         colour = int((palette() - median).square().sum(1).argmin())
-        return subject == asked.subject, style == asked.style, colour == asked.colour
+        return (
+            subject == asked.subject,
+            in_any_style == asked.subject,
+            style == asked.style,
+            colour == asked.colour,
+        )
 
 
 def measure(judge: Judge, pictures: Tensor, asks: Sequence[Ask]) -> dict[str, float]:
     """Share of pictures that show what was asked, in per cent."""
     verdicts = [judge.verdict(p, a) for p, a in zip(pictures, asks, strict=True)]
     shares = torch.tensor(verdicts).float().mean(0).mul(100).tolist()
-    return dict(zip(("subject", "style", "background"), shares, strict=True))
+    return dict(zip(MEASURES, shares, strict=True))
 
 
 def main() -> None:

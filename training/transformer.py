@@ -4,7 +4,7 @@ x_s = (1 - s) picture + s noise, and the network predicts noise - picture (Lipma
 in Wan's sign). Reads `latents.pt`, writes `transformer.pt` (resumable). Knows nothing of
 pixels.
 
-    python -m training.transformer --minutes 60
+    python -m training.transformer --minutes 63
 """
 
 import argparse
@@ -149,9 +149,9 @@ def load_transformer(path: Path) -> WanTransformer3DModel:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--minutes", type=float, default=63)
     parser.add_argument("--cooldown", type=float, default=0.4)
-    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--captions", type=int, default=32)
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--adam-lr", type=float, default=1.5e-3)

@@ -65,5 +65,5 @@ def test_the_judge_recognises_every_original_and_no_other():
     originals = torch.stack(
         [judge.over(a.colour)[a.subject, a.style].view(3, 64, 64) for a in asks]
     )
-    assert measure(judge, originals, asks) == {"subject": 100, "style": 100, "background": 100}
+    assert set(measure(judge, originals, asks).values()) == {100.0}
     assert measure(judge, originals.roll(4, 0), asks)["subject"] == 0
