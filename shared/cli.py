@@ -74,6 +74,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return error.exit_code
 
 
+def entry() -> NoReturn:
+    """`main` as a process of its own, which leaves without taking the interpreter apart.
+
+    Freeing what torch and diffusers hold, piece by piece, took 1.4 of 6.3 seconds; the system does
+    it at once. By then every file is written and every backend closed.
+    """
+    code = main()
+    with contextlib.suppress(OSError):  # nobody reads any more
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
 class _Parser(argparse.ArgumentParser):
     """Refuses in our form of error instead of with a page of usage."""
 
@@ -337,4 +350,4 @@ def _read(path: Path) -> Recipe:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()
