@@ -11,7 +11,7 @@ import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
@@ -71,14 +71,14 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
 
     Raises `InvalidSetting`, naming the variable, its value and what it may be.
     """
-    values: dict[str, object] = {}
+    values: dict[str, Any] = {}
     for variable, path in VARIABLES.items():
         if text := environ.get(variable, "").strip():
             *groups, field = path
             section = values
             for group in groups:
-                section = section.setdefault(group, {})  # type: ignore[assignment]
-            section[field] = text  # type: ignore[index]
+                section = section.setdefault(group, {})
+            section[field] = text
     try:
         return Settings.model_validate(values)
     except ValidationError as error:

@@ -9,16 +9,15 @@ the next. Reads `transformer.pt` and `latents.pt`, writes `trajectories.pt` and 
 
 import argparse
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 from diffusers import WanTransformer3DModel
 from peft import LoraConfig
 from torch import Tensor
 
-from training.data import RUNS
 from training.denoiser import denoise, math_attention, padding_bias
 from training.optim import Clock, Optimisers, compiled, resume, save
+from training.options import add_training
 from training.sample import FAST_SIGMAS
 from training.transformer import Samples, load_transformer
 
@@ -129,11 +128,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--captions", type=int, default=32)
-    parser.add_argument("--every", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--no-compile", dest="compile", action="store_false")
-    parser.add_argument("--runs", type=Path, default=RUNS)
+    add_training(parser, seed=1)
     train(parser.parse_args())
 
 

@@ -6,13 +6,11 @@ Reads `icons.pt` and `vae.pt`, writes `latents.pt`. Knows nothing of captions.
 """
 
 import argparse
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from training.data import (
-    RUNS,
     STYLES,
     composite,
     is_held_out,
@@ -22,6 +20,7 @@ from training.data import (
     shade,
 )
 from training.one_frame import OneFrameVAE
+from training.options import add_place
 from training.vae import load_vae
 
 
@@ -57,8 +56,7 @@ def encode_bank(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variants", type=int, default=1)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--runs", type=Path, default=RUNS)
+    add_place(parser)
     args = parser.parse_args()
     vae = load_vae(args.runs / "vae.pt").to(args.device)
     bank = encode_bank(vae, load_icons(args.runs / "icons.pt"), args.variants, args.device)

@@ -95,13 +95,13 @@ def save(path: Path, **parts: object) -> None:
     partial.replace(path)
 
 
-def resume(path: Path, **parts: object) -> bool:
+def resume(path: Path, **parts: Any) -> bool:
     """Load every part's state from `path` if it is there."""
     if not path.exists():
         return False
     states = torch.load(path, map_location="cpu", weights_only=True)
     for name, part in parts.items():
-        part.load_state_dict(states[name])  # type: ignore[attr-defined]
+        part.load_state_dict(states[name])
     return True
 
 

@@ -9,19 +9,21 @@ pixels.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
 from training.captions import Caption, sample_captions
-from training.data import RUNS, STYLES, read_subjects
+from training.data import STYLES, read_subjects
 from training.denoiser import denoise, math_attention, mute_padding, padding_bias
 from training.latents import pair_mask
 from training.optim import Average, Clock, Optimisers, compiled, resume, save
+from training.options import add_training
 from training.text import TextStates
 
-TRANSFORMER_CONFIG = dict(
+TRANSFORMER_CONFIG: dict[str, Any] = dict(
     patch_size=(1, 2, 2),
     num_attention_heads=4,
     attention_head_dim=64,
@@ -38,9 +40,9 @@ TRANSFORMER_CONFIG = dict(
 FLOW_SHIFT = 3.0
 
 
-def new_transformer(**overrides: object) -> WanTransformer3DModel:
+def new_transformer(**overrides: Any) -> WanTransformer3DModel:
     """Build an untrained transformer: padding muted, every block starting as the identity."""
-    model = WanTransformer3DModel(**(TRANSFORMER_CONFIG | overrides))  # type: ignore[arg-type]
+    model = WanTransformer3DModel(**(TRANSFORMER_CONFIG | overrides))
     mute_padding(model)
     torch.nn.init.zeros_(model.proj_out.weight)
     return model
@@ -156,11 +158,7 @@ def main() -> None:
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--adam-lr", type=float, default=1.5e-3)
     parser.add_argument("--ema", type=float, default=0.995)
-    parser.add_argument("--every", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--no-compile", dest="compile", action="store_false")
-    parser.add_argument("--runs", type=Path, default=RUNS)
+    add_training(parser, seed=0)
     train(parser.parse_args())
 
 

@@ -8,6 +8,7 @@ reconstructions). Knows nothing of captions or of the transformer.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,6 @@ from PIL import Image
 from torch import Tensor
 
 from training.data import (
-    RUNS,
     STYLES,
     composite,
     is_held_out,
@@ -27,10 +27,11 @@ from training.data import (
 )
 from training.one_frame import LastTap, OneFrameVAE
 from training.optim import Average, Clock, Optimisers, compiled, resume, save
+from training.options import add_training
 
 # 256 px -> folded 8x8 -> two halvings: one latent pixel stands for 32 x 32 pixels. Folding this
 # much keeps every feature map at 32 x 32 or less, where a CPU is at its best.
-VAE_CONFIG = dict(
+VAE_CONFIG: dict[str, Any] = dict(
     base_dim=64,
     decoder_base_dim=128,
     z_dim=48,
@@ -49,9 +50,9 @@ VAE_CONFIG = dict(
 )
 
 
-def new_vae(**overrides: object) -> AutoencoderKLWan:
+def new_vae(**overrides: Any) -> AutoencoderKLWan:
     """Build an untrained VAE whose latents start almost noiseless, so that it learns at once."""
-    vae = AutoencoderKLWan(**(VAE_CONFIG | overrides))  # type: ignore[arg-type]
+    vae = AutoencoderKLWan(**(VAE_CONFIG | overrides))
     assert vae.quant_conv.bias is not None
     vae.quant_conv.bias.data[vae.z_dim :] = -4.0
     return vae
@@ -156,11 +157,7 @@ def main() -> None:
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--adam-lr", type=float, default=1e-3)
     parser.add_argument("--kl", type=float, default=1e-3)
-    parser.add_argument("--every", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--no-compile", dest="compile", action="store_false")
-    parser.add_argument("--runs", type=Path, default=RUNS)
+    add_training(parser, seed=0)
     train(parser.parse_args())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
@@ -102,8 +103,8 @@ class LocalBackend:
 
 def _import_engine() -> None:
     try:
-        import shared.engine.loading
-        import shared.engine.thread  # noqa: F401
+        for module in ("loading", "thread"):
+            importlib.import_module(f"shared.engine.{module}")
     except ImportError as error:
         raise PackageMissing(
             f"Generating on this machine needs a package that is not installed: {error.name}.",

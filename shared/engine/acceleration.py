@@ -104,7 +104,7 @@ def quantise(
     if acceleration.quantisation == "none":
         return
     try:
-        from torchao import quantization  # type: ignore[import-not-found]
+        from torchao import quantization
 
         if acceleration.quantisation == "int8":
             config = quantization.Int8WeightOnlyConfig()
@@ -134,7 +134,7 @@ def warm_up(model: Model, acceleration: Acceleration) -> None:
     """One forward with the settings that are not the defaults, so that a bad one fails at load."""
     if acceleration == Acceleration(device=acceleration.device, dtype=acceleration.dtype):
         return
-    side = model.transformer.config.patch_size[1] * 8  # type: ignore[attr-defined]
+    side = model.transformer.config["patch_size"][1] * 8
     latents = torch.zeros(1, model.latent_channels, 1, side, side, device=model.device)
     try:
         with torch.inference_mode():

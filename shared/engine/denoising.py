@@ -8,6 +8,7 @@ step. `velocity` walks through the same modules with keys and values that were c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
@@ -17,8 +18,9 @@ from shared.engine.text import TextAttention, TextKeys, stack
 
 def prepare(transformer: WanTransformer3DModel) -> None:
     """Make the transformer's cross-attention take ready keys and values, as `velocity` needs."""
-    for block in transformer.blocks:
-        block.attn2.set_processor(TextAttention())  # type: ignore[union-attr, operator]
+    blocks: Any = transformer.blocks
+    for block in blocks:
+        block.attn2.set_processor(TextAttention())
 
 
 def velocity(
@@ -37,7 +39,7 @@ def velocity(
     rows, _, frames, height, width = hidden.shape
     hidden = hidden.flatten(2).transpose(1, 2).contiguous()
 
-    no_text = hidden.new_zeros(rows, 0, transformer.config.text_dim)  # type: ignore[attr-defined]
+    no_text = hidden.new_zeros(rows, 0, transformer.config["text_dim"])
     time, modulation, _, _ = transformer.condition_embedder(timesteps, no_text)
     modulation = modulation.unflatten(1, (6, -1))
 
@@ -48,7 +50,7 @@ def velocity(
     hidden = (transformer.norm_out(hidden.float()) * (1 + scale) + shift).type_as(hidden)
     patches = transformer.proj_out(hidden).float()
 
-    _, rows_per_patch, columns_per_patch = transformer.config.patch_size  # type: ignore[attr-defined]
+    _, rows_per_patch, columns_per_patch = transformer.config["patch_size"]
     grid = patches.view(rows, frames, height, width, rows_per_patch, columns_per_patch, -1)
     return grid.permute(0, 6, 1, 2, 4, 3, 5).reshape(latents.shape)
 

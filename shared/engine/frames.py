@@ -50,7 +50,7 @@ class FrameDecoder(nn.Module):
                 # The temporal upsampling convolutions do nothing before the second frame.
                 if isinstance(child, WanCausalConv3d) and name != "time_conv":
                     setattr(parent, name, FrameConv(child))
-        self.patch_size: int = vae.config.patch_size or 1  # type: ignore[attr-defined]
+        self.patch_size: int = vae.config["patch_size"] or 1
         mean, std = latent_statistics(vae)
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
@@ -102,7 +102,7 @@ def fit_preview(vae: AutoencoderKLWan) -> PreviewMap:
 
     For checkpoints that bring no map. It has k = scale / 8, an eighth of the picture's size.
     """
-    scale: int = vae.config.scale_factor_spatial  # type: ignore[attr-defined]
+    scale: int = vae.config["scale_factor_spatial"]
     block, side = max(1, scale // 8), 32 * scale  # 1024 latent pixels to fit to
     generator = torch.Generator().manual_seed(0)
     pixels = torch.zeros(1, 3, side, side)
@@ -111,7 +111,8 @@ def fit_preview(vae: AutoencoderKLWan) -> PreviewMap:
         pixels += F.interpolate(coarse, size=(side, side), mode="bilinear")
     pixels = pixels.clamp(-1, 1).to(vae.device, vae.dtype)
     mean, std = (statistic.to(vae.device) for statistic in latent_statistics(vae))
-    latents = (vae.encode(pixels[:, :, None]).latent_dist.mode() - mean) / std  # type: ignore[union-attr]
+    encoded: Any = vae.encode(pixels[:, :, None])
+    latents = (encoded.latent_dist.mode() - mean) / std
     inputs = latents[0, :, 0].flatten(1).T.float()
     small = F.interpolate(pixels.float() / 2 + 0.5, scale_factor=block / scale, mode="area")
     targets = F.pixel_unshuffle(small, block)[0].flatten(1).T

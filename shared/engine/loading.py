@@ -71,11 +71,11 @@ class Model:
     @property
     def latent_scale(self) -> int:
         """Pixels along one side of a latent pixel."""
-        return self.checkpoint.size_multiple // self.transformer.config.patch_size[1]  # type: ignore[attr-defined]
+        return self.checkpoint.size_multiple // self.transformer.config["patch_size"][1]
 
     @property
     def latent_channels(self) -> int:
-        return self.transformer.config.in_channels  # type: ignore[attr-defined]
+        return self.transformer.config["in_channels"]
 
     def tokens(self, width: int, height: int) -> int:
         """How many tokens the transformer sees for one picture of this size, in pixels."""
@@ -186,11 +186,11 @@ class _Source:
         """The parts must belong together; found here, not as a shape error in the first forward."""
         pairs = {
             "latent channels of transformer and VAE": (
-                transformer.config.in_channels,
-                vae.config.z_dim,
+                transformer.config["in_channels"],
+                vae.config["z_dim"],
             ),
             "text width of transformer and text encoder": (
-                transformer.config.text_dim,
+                transformer.config["text_dim"],
                 getattr(text_encoder.config, "d_model", None) or text_encoder.config.hidden_size,
             ),
         }

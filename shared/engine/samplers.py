@@ -69,9 +69,9 @@ class Sampler:
         self.scheduler.set_begin_index(0)
         self.timesteps: list[float] = scheduler.timesteps.tolist()
         self.sigmas: list[float] = scheduler.sigmas.tolist()
-        self._step = {"return_dict": False}
+        self._options: dict[str, Any] = {"return_dict": False}
         if isinstance(scheduler, FlowMatchLCMScheduler):
-            self._step["generator"] = generator  # type: ignore[assignment]
+            self._options["generator"] = generator
 
     def estimate(self, step: int, flow: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
         """The picture that this step believes in: x0 = x - sigma * v."""
@@ -79,4 +79,6 @@ class Sampler:
 
     def advance(self, step: int, flow: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
         """The latents at the next noise level."""
-        return self.scheduler.step(flow, self.scheduler.timesteps[step], latents, **self._step)[0]
+        return self.scheduler.step(flow, self.scheduler.timesteps[step], latents, **self._options)[
+            0
+        ]
