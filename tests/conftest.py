@@ -8,9 +8,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from shared import cli
 from shared.backends import Backend
 from shared.backends.fake import FakeBackend
+from shared.cli import generate
 from shared.contract import Event
 from shared.settings import VARIABLES, settings
 
@@ -41,6 +41,6 @@ def use_fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         def find(name: str) -> Callable[[], Backend]:
             return lambda: FakeBackend(before_event)
 
-        monkeypatch.setattr(cli, "find_backend", find)
+        monkeypatch.setattr(generate, "find_backend", find)
 
     return use

@@ -20,8 +20,8 @@ SERVING = {"fastapi", "starlette", "uvicorn", "httpx"}
 FLOORS = (
     DOORS,
     ("shared.cli", "shared.serving"),
-    ("shared.api", "shared.batch"),
-    ("shared.backends", "shared.console", "shared.outputs", "shared.store"),
+    ("shared.api", "shared.batch", "shared.mcp", "space.page"),
+    ("shared.backends", "shared.console", "shared.gallery", "shared.outputs", "shared.store"),
     ("shared.engine",),
     ("shared.images", "shared.files"),
     ("shared.contract",),
@@ -38,7 +38,7 @@ ONLY_FROM = {
     "fastapi": ("shared.api",),
     "starlette": ("shared.api",),
     "uvicorn": ("shared.api",),
-    "mcp": ("mcp_client_server",),
+    "mcp": ("mcp_client_server", "shared.mcp"),
 }
 
 

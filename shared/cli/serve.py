@@ -1,0 +1,45 @@
+"""`cygnet serve`: the HTTP API; what it does is in `shared.serving`."""
+
+from __future__ import annotations
+
+import argparse
+
+from shared.cli.parser import NUMBER, Commands
+from shared.errors import PackageMissing
+
+
+def add(commands: Commands) -> None:
+    serve = commands.add_parser("serve", help="answer over HTTP, OpenAI's clients included")
+    serve.set_defaults(run=_serve)
+    _add_serve_options(serve)
+
+
+def _add_serve_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--host", default="127.0.0.1", metavar="NAME", help="address (default: this machine only)"
+    )
+    parser.add_argument("--port", default=8000, **NUMBER, help="0 takes a free one (default: 8000)")
+    parser.add_argument("--max-queued", default=64, **NUMBER, help="jobs that may wait (64)")
+    parser.add_argument("--keep-days", default=30, **NUMBER, help="how long images are kept (30)")
+    parser.add_argument("--keep-gib", default=10, **NUMBER, help="how much of them is kept (10)")
+    parser.add_argument(
+        "--origin",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="lets web pages from there call",
+    )
+    parser.add_argument(
+        "--backend", default="local", metavar="NAME", help="what draws: local (default) or fake"
+    )
+
+
+def _serve(args: argparse.Namespace) -> None:
+    try:
+        from shared import serving
+    except ImportError as error:
+        raise PackageMissing(
+            f"Serving needs a package that is not installed: {error.name}.",
+            "Install it with: pip install 'cygnet[serve]'",
+        ) from error
+    serving.serve(serving.read_options(vars(args)))
