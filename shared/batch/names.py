@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from shared.contract import GenerationRequest
 from shared.errors import InvalidRequest
-from shared.outputs import SUFFIXES, slug
+from shared.images import SUFFIXES
+from shared.outputs import slug
 
 DEFAULT = "{number}-{prompt}-{seed}"
 MAX_TEMPLATE = 200
@@ -49,13 +50,18 @@ class Names:
 
     def name(self, number: int, line: int, request: GenerationRequest) -> str:
         """The picture's path within the folder, with slashes. Raises `InvalidRequest` if too long."""
-        values = {"number": f"{number:06d}", "line": str(line)}
-        for field in _FIELDS - values.keys():
-            value = getattr(request, field)
-            if isinstance(value, str):
-                value = slug(value)
-            values[field] = f"{value:g}" if isinstance(value, float) else str(value)
-        filled = _FIELD.sub(lambda found: values[found[1]], self.template)
+
+        def value(found: re.Match[str]) -> str:
+            match found[1]:
+                case "number":
+                    return f"{number:06d}"
+                case "line":
+                    return str(line)
+                case field:
+                    given = getattr(request, field)
+                    return slug(given) if isinstance(given, str) else str(given).removesuffix(".0")
+
+        filled = _FIELD.sub(value, self.template)
         if max(len(part.encode()) for part in filled.split("/")) > MAX_PART:
             raise InvalidRequest(f"its name would be {filled[:100]}....", "Give a shorter --name.")
         return filled + SUFFIXES[request.output_format]

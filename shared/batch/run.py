@@ -61,7 +61,6 @@ async def run(
     folder: Folder,
     concurrency: int,
     show: Callable[[Entry], None],
-    wait: Callable[[int, CygnetError], float] = wait_before,
 ) -> None:
     """Make the pictures; `show` sees each line of the manifest when it is written.
 
@@ -73,7 +72,7 @@ async def run(
     async def work() -> None:
         nonlocal streak
         for item in items:  # shared by all workers
-            entry, error = await _make(item, generate, folder, wait)
+            entry, error = await _make(item, generate, folder)
             folder.manifest.add(entry)
             show(entry)
             streak = streak + 1 if isinstance(error, _NOT_THE_PICTURE) else 0
@@ -91,9 +90,7 @@ async def run(
         raise failures.exceptions[0] from None
 
 
-async def _make(
-    item: Item, generate: Generate, folder: Folder, wait: Callable[[int, CygnetError], float]
-) -> tuple[Entry, CygnetError | None]:
+async def _make(item: Item, generate: Generate, folder: Folder) -> tuple[Entry, CygnetError | None]:
     """One picture, however often it takes; the line to write, and the error if it failed."""
     try:
         if await asyncio.to_thread(folder.find, item):
@@ -109,7 +106,7 @@ async def _make(
             if attempt == MAX_ATTEMPTS or not isinstance(error, GenerationError):
                 return _failed(item, attempt, error), error
             attempt += 1
-            await asyncio.sleep(wait(attempt, error))
+            await asyncio.sleep(wait_before(attempt, error))
     await asyncio.to_thread(folder.save, item, image)
     return _done(item, folder, attempt, result), None
 
