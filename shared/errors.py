@@ -47,6 +47,9 @@ class CygnetError(Exception):
         super().__init__(message, next_step)
         self.message = message
         self.next_step = next_step
+        self.began = False
+        """Whether the work may have begun elsewhere and go on there: to send it to another backend
+        might be to do it twice."""
 
     def __str__(self) -> str:
         return f"{self.message} {self.next_step}"
@@ -99,7 +102,7 @@ class OutputExists(InputError):
 
 
 class InvalidSetting(InputError):
-    """An environment variable holds a value that cannot be used."""
+    """An environment variable, or the file of backends, holds what cannot be used."""
 
     code = "invalid_setting"
 

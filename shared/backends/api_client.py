@@ -32,6 +32,9 @@ TIMEOUT = httpx.Timeout(connect=10, read=60, write=30, pool=10)
 MAX_TRIES = 6
 """In a row without anything new: about half a minute."""
 
+_MAYBE_TAKEN = {408, 502, 504}
+"""What stands between answers so, of a server that may have heard the call."""
+
 _TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -46,7 +49,8 @@ def wait_before(attempt: int, asked: float | None = None) -> float:
 class ApiBackend:
     """Generates on the server at `url`, with `key` if it asks for one.
 
-    `transport` stands in for the network, and `wait` for the time between two tries.
+    With `fail_fast` it gives up at once where the server has surely not taken the job. `transport`
+    stands in for the network, and `wait` for the time between two tries.
     """
 
     name = "api"
@@ -57,8 +61,10 @@ class ApiBackend:
         key: str = "",
         transport: httpx.AsyncBaseTransport | None = None,
         wait: Callable[[int, float | None], float] = wait_before,
+        fail_fast: bool = False,
     ) -> None:
         self._wait = wait
+        self._fail_fast = fail_fast
         self._client = httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -79,6 +85,9 @@ class ApiBackend:
                     yield event
                     if isinstance(event, Done):
                         return
+        except CygnetError as error:
+            error.began = not ended
+            raise
         finally:
             if not ended:
                 await self._cancel(job)
@@ -118,19 +127,22 @@ class ApiBackend:
 
     async def _call(self, method: str, path: str, tries: int = MAX_TRIES, **options: Any) -> Any:
         """The JSON of a call that may safely be repeated, and is, unless its answer is final."""
+        maybe_taken = False
         for attempt in itertools.count(1):
-            asked: float | None = None
+            asked, final = None, attempt >= tries
             try:
                 answer = await self._client.request(method, path, **options)
             except httpx.TransportError as error:
                 failure: CygnetError = _unreachable(error)
+                maybe_taken |= not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             else:
                 if answer.is_success:
                     return answer.json()
                 failure, asked = _refusal(answer), _retry_after(answer)
-                if answer.status_code not in _TRY_AGAIN:
-                    raise failure
-            if attempt == tries:
+                maybe_taken |= answer.status_code in _MAYBE_TAKEN
+                final |= answer.status_code not in _TRY_AGAIN
+            failure.began = maybe_taken
+            if final or (self._fail_fast and not maybe_taken):
                 raise failure
             await asyncio.sleep(self._wait(attempt, asked))
 
