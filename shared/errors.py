@@ -24,6 +24,7 @@
         ├── DataUnusable           data_unusable
         ├── QueueFull              queue_full
         ├── SpendingLimit          spending_limit
+        ├── RateLimited            rate_limited
         ├── BackendUnavailable     backend_unavailable
         ├── AddressUnavailable     address_unavailable
         ├── Cancelled              cancelled
@@ -205,6 +206,16 @@ class SpendingLimit(GenerationError):
     """The work would cost more, or be one call more, than the user allows."""
 
     code = "spending_limit"
+
+
+class RateLimited(GenerationError):
+    """A key has sent as many requests as it may. In `retry_after` seconds it may send another."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, next_step: str, retry_after: int = 5) -> None:
+        super().__init__(message, next_step)
+        self.retry_after = retry_after
 
 
 class BackendUnavailable(GenerationError):
