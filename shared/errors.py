@@ -11,7 +11,8 @@
     │   ├── InvalidSetting         invalid_setting
     │   ├── InvalidCall            invalid_call
     │   ├── Unauthorised           unauthorised
-    │   └── NotFound               not_found
+    │   ├── NotFound               not_found
+    │   └── SpaceInvalid           space_invalid
     └── GenerationError            the work could not be done         (exit code 1)
         ├── CheckpointMissing      checkpoint_missing
         ├── CheckpointCorrupt      checkpoint_corrupt
@@ -23,6 +24,7 @@
         ├── DiskFull               disk_full
         ├── DataUnusable           data_unusable
         ├── QueueFull              queue_full
+        ├── QuotaExceeded          quota_exceeded
         ├── BackendUnavailable     backend_unavailable
         ├── AddressUnavailable     address_unavailable
         ├── Cancelled              cancelled
@@ -126,6 +128,12 @@ class NotFound(InputError):
     code = "not_found"
 
 
+class SpaceInvalid(InputError):
+    """A folder is not the Space's repository as `cygnet space build` lays it out, or cannot be."""
+
+    code = "space_invalid"
+
+
 class GenerationError(CygnetError):
     """The request was fine but the work could not be done."""
 
@@ -195,6 +203,12 @@ class QueueFull(GenerationError):
         super().__init__(message, next_step)
         self.waiting = waiting
         self.retry_after = retry_after
+
+
+class QuotaExceeded(GenerationError):
+    """The GPU time that a host gives to this caller is used up, or too little for the request."""
+
+    code = "quota_exceeded"
 
 
 class BackendUnavailable(GenerationError):

@@ -51,6 +51,12 @@ class Settings(BaseModel):
 
     Any text is a key, so that no error ever has to show one.
     """
+    space: Annotated[str | None, Field(pattern=r"^(https?://[^\s/@]+(/\S*)?|[\w.-]+/[\w.-]+)$")] = (
+        None
+    )
+    """The Space that the backend named space generates on: OWNER/NAME, or its address."""
+    hub_token: SecretStr | None = None
+    hub_url: Annotated[str, Field(pattern=r"^https?://[^\s/@]+$")] = "https://huggingface.co"
 
 
 VARIABLES = {
@@ -63,6 +69,9 @@ VARIABLES = {
     "CYGNET_DATA_DIR": ("data_dir",),
     "CYGNET_API_URL": ("api_url",),
     "CYGNET_API_KEY": ("api_keys",),
+    "CYGNET_SPACE": ("space",),
+    "HF_TOKEN": ("hub_token",),
+    "HF_ENDPOINT": ("hub_url",),
 }
 
 
@@ -88,6 +97,16 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
             f"{variable}={environ[variable]!r} cannot be used: {first['msg']}.",
             f"Correct {variable}, or unset it to get the default.",
         ) from None
+
+
+def read_secret(variable: str) -> SecretStr:
+    """A variable that the caller names, for one who passes secrets on.
+
+    Raises `InvalidSetting` if it is not set; its value is in no message.
+    """
+    if value := os.environ.get(variable, ""):
+        return SecretStr(value)
+    raise InvalidSetting(f"{variable[:60]} is not set.", f"Put the secret into {variable[:60]}.")
 
 
 @functools.cache
