@@ -41,6 +41,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     checkpoint: str = "cygnet-tiny"
+    backend: str = "local"
+    """Where a door has its pictures made, if it is not told."""
     acceleration: Acceleration = Acceleration()
     data_dir: Path | None = None
     """Where jobs and their images are kept; None for the user's data folder of the platform."""
@@ -61,6 +63,7 @@ class Settings(BaseModel):
 
 VARIABLES = {
     "CYGNET_CHECKPOINT": ("checkpoint",),
+    "CYGNET_BACKEND": ("backend",),
     "CYGNET_DEVICE": ("acceleration", "device"),
     "CYGNET_DTYPE": ("acceleration", "dtype"),
     "CYGNET_QUANTISATION": ("acceleration", "quantisation"),

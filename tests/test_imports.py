@@ -20,6 +20,7 @@ SERVING = {"fastapi", "starlette", "uvicorn", "httpx"}
 FLOORS = (
     DOORS,
     ("shared.cli", "shared.serving"),
+    ("shared.site",),
     ("shared.api", "shared.batch", "shared.mcp", "space.page"),
     ("shared.backends", "shared.console", "shared.gallery", "shared.outputs", "shared.store"),
     ("shared.engine",),
@@ -35,8 +36,8 @@ ONLY_FROM = {
     "httpx": ("shared.backends",),
     "gradio": ("space",),
     "modal": ("modal_app", "shared.backends"),
-    "fastapi": ("shared.api",),
-    "starlette": ("shared.api",),
+    "fastapi": ("shared.api", "shared.site", "space"),
+    "starlette": ("shared.api", "space"),
     "uvicorn": ("shared.api",),
     "mcp": ("mcp_client_server", "shared.mcp"),
 }
