@@ -53,8 +53,18 @@ def _api(_previews: bool) -> Backend:
     return ApiBackend(url, keys[0].get_secret_value() if keys else "")
 
 
-# Imported when opened: the local backend brings torch with it, the one of an API httpx.
-_OPENERS = {"local": _local, "api": _api, "fake": _fake}
+def _space(_previews: bool) -> Backend:
+    from shared.backends.space_client import SpaceBackend
+
+    known = settings()
+    if not known.space:
+        raise InvalidSetting("CYGNET_SPACE is not set.", "Set it to the Space's OWNER/NAME.")
+    token = known.hub_token.get_secret_value() if known.hub_token else ""
+    return SpaceBackend(known.space, token, known.hub_url)
+
+
+# Imported when opened: the local backend brings torch with it, those elsewhere httpx.
+_OPENERS = {"local": _local, "api": _api, "space": _space, "fake": _fake}
 
 
 def find_backend(name: str, previews: bool = False) -> Callable[[], Backend]:
