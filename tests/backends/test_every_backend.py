@@ -124,14 +124,17 @@ async def test_to_stop_reading_cancels_the_job_on_the_server(serve: Serve, ask: 
         assert [job.status for job in server.runner.store.jobs("")] == ["cancelled"]
 
 
-async def test_an_error_is_the_same_one_through_the_api(serve: Serve, ask: Ask) -> None:
+async def test_an_error_is_the_same_one_from_wherever_it_comes(
+    serve: Serve, serve_site: ServeSite, ask: Ask
+) -> None:
     def no_memory(_: object) -> None:
         raise OutOfMemory("Too large.", "Ask for less.")
 
     async with serve(FakeBackend(no_memory)) as server:
-        for backend in (FakeBackend(no_memory), ApiBackend(server.url)):
-            with pytest.raises(GenerationError) as error:
-                await collect(backend.generate(ask()))
-            assert type(error.value) is OutOfMemory
-            assert str(error.value) == "Too large. Ask for less."
-            await backend.aclose()
+        with serve_site(FakeBackend(no_memory)) as url:
+            for backend in (FakeBackend(no_memory), ApiBackend(server.url), SpaceBackend(url)):
+                with pytest.raises(GenerationError) as error:
+                    await collect(backend.generate(ask()))
+                assert type(error.value) is OutOfMemory
+                assert str(error.value) == "Too large. Ask for less."
+                await backend.aclose()
