@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
 from starlette.responses import JSONResponse
 
 from shared import cli
 from shared.mirror import tree
 from shared.settings import settings
-from tests.mirror.stand_in import TOKEN, Hub, running
-
-# huggingface_hub uploads large files through a parameter that its own HTTP client calls old.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+from tests.mirror.stand_in import TOKEN, Hub
 
 SECRET = "a-key-that-nobody-may-read"
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A Hub that the environment leads to, with a token that may write there."""
-    with running(Hub()) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-        settings.cache_clear()
-        yield hub
 
 
 def publish(*options: str) -> int:
