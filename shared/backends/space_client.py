@@ -50,7 +50,9 @@ class SpaceBackend:
     """Generates on `space`: OWNER/NAME or the page of the Hub at `hub`, or the address of a server.
 
     The token goes to the Hub, and to where the Hub says the Space is; to an address only if it is one
-    of the Hub's. `transport` stands in for the network, `wait` for the time between two tries.
+    of the Hub's. With `fail_fast` it gives up at once where the Space has surely not taken the call,
+    one that has to be woken included. `transport` stands in for the network, `wait` for the time
+    between two tries.
     """
 
     name = "space"
@@ -62,8 +64,10 @@ class SpaceBackend:
         hub: str = "https://huggingface.co",
         transport: httpx.AsyncBaseTransport | None = None,
         wait: Callable[[int, float | None], float] = wait_before,
+        fail_fast: bool = False,
     ) -> None:
         self._wait = wait
+        self._fail_fast = fail_fast
         # Not kept alive: after an error, Gradio's server closes a connection under the next call.
         limits = httpx.Limits(max_keepalive_connections=0)
         self._client = httpx.AsyncClient(timeout=TIMEOUT, transport=transport, limits=limits)
@@ -90,10 +94,13 @@ class SpaceBackend:
                         yield event
                     if isinstance(event, Done):
                         return
+            raise BackendUnavailable("The Space's stream ended before the work was done.", AGAIN)
+        except CygnetError as error:
+            error.began = (error.began or bool(event_id)) and not ended
+            raise
         finally:
             if event_id and not ended:
                 await self._cancel(endpoint, session, event_id)
-        raise BackendUnavailable("The Space's stream ended before the work was done.", AGAIN)
 
     async def status(self) -> BackendStatus:
         """What the Hub says of the Space, which wakes nothing; of an address, what is said there."""
@@ -155,7 +162,7 @@ class SpaceBackend:
                 else:
                     return
             if taken or attempt == MAX_TRIES:
-                raise BackendUnavailable("The Space lost the request.", AGAIN)
+                raise _begun(BackendUnavailable("The Space lost the request.", AGAIN))
             await asyncio.sleep(self._wait(attempt, None))
 
     async def _submit(self, endpoint: _Endpoint, call: dict[str, object]) -> bool:
@@ -174,14 +181,15 @@ class SpaceBackend:
                 url = endpoint.url(f"queue/data?session_hash={session}")
                 async with self._client.stream("GET", url) as answer:
                     if not answer.is_success:
-                        raise no_entry(answer, endpoint.address)
+                        raise _begun(no_entry(answer, endpoint.address))
                     async for message in read_messages(answer.aiter_lines()):
                         heard = True
                         yield read_message(message.data)
                     return
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 if heard or attempt == MAX_TRIES:
-                    raise BackendUnavailable("The connection to the Space broke.", AGAIN) from error
+                    broke = BackendUnavailable("The connection to the Space broke.", AGAIN)
+                    raise _begun(broke) from error
             await asyncio.sleep(self._wait(attempt, None))
 
     async def _cancel(self, endpoint: _Endpoint, session: str, event_id: str) -> None:
@@ -198,7 +206,7 @@ class SpaceBackend:
                 data = await self._read(url)
                 await asyncio.to_thread(thumbnail, data, 1)
                 return ImageReady(index=event.index, seed=event.seed, image=data)
-            except (httpx.TransportError, UnreadableImage) as error:
+            except (httpx.RequestError, UnreadableImage) as error:
                 if attempt == MAX_TRIES:
                     raise BackendUnavailable(
                         f"Image {event.index + 1} did not come whole from the Space.", AGAIN
@@ -231,7 +239,7 @@ class SpaceBackend:
                 if answer.is_success:
                     return answer
                 failure, again = _refusal(answer), answer.status_code in _TRY_AGAIN
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 if method == "POST" and not isinstance(error, _NEVER_SENT):
                     raise _Lost from error
                 failure, again = _unreachable(error), True
@@ -239,10 +247,16 @@ class SpaceBackend:
             if stage and stage.down:
                 raise stage.error()
             starting = bool(stage and stage.starting)
-            if not (again or starting) or attempt >= (MAX_STARTING_TRIES if starting else tries):
+            limit = MAX_STARTING_TRIES if starting else tries
+            if self._fail_fast or not (again or starting) or attempt >= limit:
                 raise failure
             await asyncio.sleep(self._wait(attempt, None))
         raise AssertionError("the loop ends by returning or raising")
+
+
+def _begun(error: CygnetError) -> CygnetError:
+    error.began = True
+    return error
 
 
 class _Lost(Exception):
@@ -258,7 +272,7 @@ def _refusal(answer: httpx.Response) -> CygnetError:
     return no_entry(answer, str(answer.url.host))
 
 
-def _unreachable(error: httpx.TransportError) -> BackendUnavailable:
+def _unreachable(error: httpx.RequestError) -> BackendUnavailable:
     return BackendUnavailable(
         f"The Space cannot be reached ({type(error).__name__}).",
         "Check its name or address and the network.",

@@ -67,7 +67,7 @@ class SpaceHost:
                 if answer.is_success:
                     self._address = str(answer.json()["host"]).rstrip("/")
                     return self._address
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 raise BackendUnavailable(
                     f"The Hub cannot be reached ({type(error).__name__}).", "Check the connection."
                 ) from error
@@ -85,7 +85,7 @@ class SpaceHost:
         try:
             answer = await self._client.get(f"{self._hub}/api/spaces/{self.name}/runtime")
             return Stage(str(answer.json()["stage"])[:40]) if answer.is_success else None
-        except (httpx.TransportError, ValueError, KeyError, TypeError):
+        except (httpx.RequestError, ValueError, KeyError, TypeError):
             return None
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from shared.cli.parser import NUMBER, Commands
 from shared.contract import Limit
 from shared.errors import InvalidRequest, PackageMissing
-from shared.settings import read_secret, settings
+from shared.settings import read_secret, secret, settings
 
 if TYPE_CHECKING:
     from shared.mirror import hub
@@ -87,7 +87,6 @@ def _publish(args: argparse.Namespace) -> None:
         variables=dict(_pair(text) for text in args.variables),
         secrets={_name(text): read_secret(text) for text in args.secrets},
     )
-    token = settings().hub_token
     with tempfile.TemporaryDirectory() as folder:
         tree.build(Path(folder))
         check(Path(folder))
@@ -95,7 +94,7 @@ def _publish(args: argparse.Namespace) -> None:
             args.space,
             Path(folder),
             wishes,
-            token.get_secret_value() if token else None,
+            secret("HF_TOKEN") or None,
             settings().hub_url,
         )
     if args.json:
