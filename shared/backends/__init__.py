@@ -76,10 +76,19 @@ def _api(config: BackendConfig, how: Opening) -> Backend:
     )
 
 
-# Imported when opened: the local backend brings torch with it, the one of an API httpx.
+def _space(config: BackendConfig, how: Opening) -> Backend:
+    from shared.backends.space_client import SpaceBackend
+
+    return SpaceBackend(
+        config.required_address, config.key, settings().hub_url, fail_fast=how.fail_fast
+    )
+
+
+# Imported when opened: the local backend brings torch with it, those elsewhere httpx.
 _OPENERS: dict[Kind, Callable[[BackendConfig, Opening], Backend]] = {
     "local": _local,
     "api": _api,
+    "space": _space,
     "fake": _fake,
 }
 
