@@ -24,6 +24,7 @@
         ├── DataUnusable           data_unusable
         ├── QueueFull              queue_full
         ├── BackendUnavailable     backend_unavailable
+        ├── ToolFailed             tool_failed
         ├── AddressUnavailable     address_unavailable
         ├── Cancelled              cancelled
         └── InternalError          internal_error
@@ -204,6 +205,12 @@ class BackendUnavailable(GenerationError):
     """A backend elsewhere cannot be reached, or is stopping."""
 
     code = "backend_unavailable"
+
+
+class ToolFailed(GenerationError):
+    """A tool of another MCP server failed, in that server's words."""
+
+    code = "tool_failed"
 
 
 class AddressUnavailable(GenerationError):

@@ -36,7 +36,7 @@ ONLY_FROM = {
     "gradio": ("space",),
     "modal": ("modal_app", "shared.backends"),
     "fastapi": ("shared.api",),
-    "starlette": ("shared.api",),
+    "starlette": ("shared.api", "shared.mcp"),
     "uvicorn": ("shared.api",),
     "mcp": ("mcp_client_server", "shared.mcp"),
 }
@@ -116,6 +116,7 @@ LIGHT = [
     "from shared.backends.local import LocalBackend; LocalBackend()",
     "from shared.cli import main; main(['checkpoints'])",
     "import contextlib, shared.cli\nwith contextlib.suppress(SystemExit): shared.cli.main(['--help'])",
+    "from shared.cli import main\nmain(['mcp', '--port', 'x'])",
     *(f"import {door}" for door in DOORS[:2] if door in MODULES),
 ]
 
