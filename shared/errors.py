@@ -23,6 +23,7 @@
         ├── DiskFull               disk_full
         ├── DataUnusable           data_unusable
         ├── QueueFull              queue_full
+        ├── SpendingLimit          spending_limit
         ├── BackendUnavailable     backend_unavailable
         ├── ToolFailed             tool_failed
         ├── AddressUnavailable     address_unavailable
@@ -199,6 +200,12 @@ class QueueFull(GenerationError):
         super().__init__(message, next_step)
         self.waiting = waiting
         self.retry_after = retry_after
+
+
+class SpendingLimit(GenerationError):
+    """The work would cost more, or be one call more, than the user allows."""
+
+    code = "spending_limit"
 
 
 class BackendUnavailable(GenerationError):

@@ -23,7 +23,7 @@ from typing import Any
 from shared.api import ApiOptions, create_api
 from shared.api.options import DAY
 from shared.api.server import Server, listen
-from shared.backends import find_backend
+from shared.backends import Backend, Opening, find_backend, open_backend, read_backends
 from shared.cli.parser import check_numbers
 from shared.contract import Limit
 from shared.errors import InvalidSetting
@@ -98,15 +98,22 @@ def serve(options: ServeOptions) -> None:
 
     Raises `AddressUnavailable`, `UnknownBackend`, `DataUnusable`, or what a folder may raise.
     """
-    open_backend = find_backend(options.backend, previews=True)
+    backend = _backend(options)
     with listen(options.host, options.port) as listener, _folder(options) as folder:
         store = Store(folder)
         log_to_stderr()
-        server = Server(create_api(open_backend(), store, options.api))
+        server = Server(create_api(backend, store, options.api))
         if options.child:
             threading.Thread(target=_end_with_input, args=[server], daemon=True).start()
         announce(address(options.host, listener.getsockname()[1]), options.api.keys)
         asyncio.run(server.serve([listener]))
+
+
+def _backend(options: ServeOptions) -> Backend:
+    """The one of that name; for a child only that, for whoever started it has chosen already."""
+    if options.child:
+        return open_backend(read_backends().find(options.backend), Opening(previews=True))
+    return find_backend(options.backend, previews=True)()
 
 
 @contextlib.contextmanager

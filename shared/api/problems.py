@@ -26,6 +26,7 @@ from shared.errors import (
     NotFound,
     OutOfMemory,
     QueueFull,
+    SpendingLimit,
     Unauthorised,
 )
 
@@ -39,6 +40,7 @@ _STATUSES: tuple[tuple[type[CygnetError], int], ...] = (
     (NotFound, 404),
     (InputError, 422),
     (QueueFull, 429),
+    (SpendingLimit, 429),
     (Cancelled, 409),
     (BackendUnavailable, 503),
     (CheckpointMissing, 503),

@@ -98,8 +98,13 @@ class BackendConfig(_Section):
 
     @property
     def is_free(self) -> bool:
-        """Whether a picture costs nothing, whoever pays for the machine."""
+        """Whether calls are nobody's business: they stay on this machine, and cost nothing."""
         return self.kind in ("local", "fake") and not self.price
+
+    @property
+    def price_usd(self) -> float | None:
+        """US dollars for a picture, where known."""
+        return 0.0 if self.is_free else self.price
 
 
 class Limits(_Section):

@@ -16,11 +16,24 @@ from pydantic import BaseModel, ConfigDict
 
 from shared.backends import Backend, Opening, open_backend
 from shared.backends.config import AUTO, BackendConfig, Backends, Kind
-from shared.contract import BackendStatus, Done, Event, GenerationRequest, ImageReady, Step
+from shared.backends.ledger import Ledger
+from shared.contract import (
+    BackendStatus,
+    Done,
+    Event,
+    GenerationRequest,
+    GenerationResult,
+    ImageReady,
+    Step,
+)
 from shared.errors import BackendUnavailable, Cancelled, CygnetError, InvalidRequest
+from shared.settings import data_folder
 
-STATUS_SECONDS = 5.0
-"""How long a status is believed, and how long one is waited for."""
+STATUS_SECONDS = 10.0
+"""How long a backend may take to say how it is."""
+
+FRESH_SECONDS = 5.0
+"""How long that is believed."""
 
 BY_NAME = "asked for by name"
 
@@ -57,17 +70,19 @@ class Router:
         backends: Backends,
         name: str = AUTO,
         how: Opening | None = None,
+        ledger: Ledger | None = None,
         open: Callable[[BackendConfig, Opening], Backend] = open_backend,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self.backends = backends
         self._how = how or Opening()
+        self._ledger = ledger or Ledger(data_folder(), backends.limits)
         self._open = open
         self._now = now
         self._opened: dict[tuple[str, bool], Backend] = {}
         self._closing = AsyncExitStack()
-        self._statuses: dict[str, tuple[float, asyncio.Task[BackendStatus]]] = {}
+        self._statuses: dict[str, _Status] = {}
         if name != AUTO:
             self._backend(backends.find(name))  # what it lacks is said at the start
 
@@ -84,19 +99,26 @@ class Router:
         else:
             choices, remarks = [Choice(self.backends.find(name), BY_NAME)], []
         for choice in choices:
-            last = choice is choices[-1]
-            attempt = Attempt(self._backend(choice.config, fail_fast=not last), choice, remarks)
+            attempt = Attempt(choice, remarks)
             try:
-                async with aclosing(attempt.events(request)) as events:
+                async with aclosing(
+                    self._follow(attempt, request, choice is choices[-1])
+                ) as events:
                     async for event in events:
                         yield event
                 return
+            except (InvalidRequest, Cancelled):
+                raise  # nobody else should do better
             except CygnetError as error:
-                if name != AUTO or attempt.began or not _may_go_elsewhere(error):
+                if choice is choices[-1] and not remarks:
                     raise
-                if len(choices) == 1 and not remarks:
-                    raise
-                remarks.append(f"{choice.config.name} failed: {error.message}")
+                remarks.append(f"{choice.config.name} did not serve: {error.message}")
+                if attempt.began or error.began:
+                    remarks.append("Nothing was sent elsewhere: its work may have begun.")
+                elif choice is not choices[-1]:
+                    continue
+                error.message = " ".join(remarks)
+                raise
             finally:
                 self._forget(choice.config.name)
         raise BackendUnavailable(
@@ -104,10 +126,33 @@ class Router:
             "Mend one of them; `cygnet backends` shows them all.",
         )
 
+    async def _follow(
+        self, attempt: Attempt, request: GenerationRequest, last: bool
+    ) -> AsyncGenerator[Event, None]:
+        """The events of one attempt, which is booked before it is made."""
+        config = attempt.choice.config
+        backend = self._backend(config, fail_fast=not last)
+        call = await asyncio.to_thread(self._ledger.book, config, request.num_images)
+        try:
+            async with aclosing(backend.generate(request)) as events:
+                async for event in events:
+                    event = attempt.signed(event)
+                    if isinstance(event, Done):  # nobody may read on after it
+                        await asyncio.to_thread(self._settle, call, attempt, event.result)
+                    yield event
+        except CygnetError as error:
+            if not (attempt.began or error.began):
+                await asyncio.to_thread(self._ledger.release, call)
+            raise
+
+    def _settle(self, call: int | None, attempt: Attempt, result: GenerationResult) -> None:
+        cold = attempt.choice.cold or result.timings.loading > 0
+        self._ledger.settle(call, result.cost_usd, cold, attempt.waited)
+
     async def statuses(self) -> list[BackendRow]:
         """Every backend that is configured, in the order of `auto`, without waking a GPU."""
         found = await asyncio.gather(*map(self._status, self.backends.listed))
-        return [self._row(status) for status in found]
+        return await asyncio.to_thread(lambda: [self._row(status) for status in found])
 
     async def status(self) -> BackendStatus:
         """Of the backend that this router is named after; for `auto`, what all of them can do."""
@@ -125,12 +170,13 @@ class Router:
 
     async def aclose(self) -> None:
         """Close every backend that was opened."""
-        tasks = [task for _, task in self._statuses.values()]
+        tasks = [known.task for known in self._statuses.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._opened.clear()
         await self._closing.aclose()
+        self._ledger.close()
 
     async def _rank(self, request: GenerationRequest) -> tuple[list[Choice], list[str]]:
         """Who may serve, the best first, and why others may not."""
@@ -138,16 +184,18 @@ class Router:
         remarks, able = [], []
         for status in found:
             if not status.healthy:
-                remarks.append(f"{status.name} was passed over: {status.detail}")
+                remarks.append(f"{status.name} did not serve: {status.detail}")
             elif status.checkpoints and request.checkpoint not in status.checkpoints:
-                remarks.append(f"{status.name} was passed over: it has no {request.checkpoint}.")
+                remarks.append(f"{status.name} did not serve: it has no {request.checkpoint}.")
             else:
                 able.append(status)
         able.sort(key=lambda status: not status.warm)  # keeps the user's order among equals
         reasons = {True: "the first that is warm", False: "the first that answers, none being warm"}
-        return [
-            Choice(self.backends.find(status.name), reasons[status.warm]) for status in able
-        ], remarks
+        choices = [
+            Choice(self.backends.find(status.name), reasons[status.warm], cold=not status.warm)
+            for status in able
+        ]
+        return choices, remarks
 
     def _backend(self, config: BackendConfig, fail_fast: bool = False) -> Backend:
         key = (config.name, fail_fast and config.kind not in ("local", "fake"))
@@ -158,15 +206,17 @@ class Router:
 
     async def _status(self, name: str) -> BackendStatus:
         """As it was a moment ago, or as it is; those who ask at once share the answer."""
-        until, task = self._statuses.get(name, (0.0, None))
-        if task is None or (task.done() and self._now() >= until):
-            task = asyncio.create_task(self._ask(name))
-            self._statuses[name] = (self._now() + STATUS_SECONDS, task)
-        return await asyncio.shield(task)
+        known = self._statuses.get(name)
+        if known is None or (known.answered and self._now() - known.answered > FRESH_SECONDS):
+            known = self._statuses[name] = _Status(asyncio.create_task(self._ask(name)))
+        status = await asyncio.shield(known.task)
+        known.answered = known.answered or self._now()
+        return status
 
     def _forget(self, name: str) -> None:
         """What a call has found out is newer than what was known."""
-        if name in self._statuses and self._statuses[name][1].done():
+        known = self._statuses.get(name)
+        if known and known.task.done():
             del self._statuses[name]
 
     async def _ask(self, name: str) -> BackendStatus:
@@ -182,18 +232,29 @@ class Router:
 
     def _row(self, status: BackendStatus) -> BackendRow:
         config, order = self.backends.find(status.name), self.backends.auto
+        wait = status.wait_seconds
+        if wait is None and status.healthy:
+            wait = self._ledger.wait(status.name, cold=not status.warm)
         return BackendRow(
             name=config.name,
             kind=config.kind,
             rank=order.index(config.name) + 1 if config.name in order else None,
             healthy=status.healthy,
             warm=status.warm,
-            wait_seconds=status.wait_seconds,
-            price_usd=config.price,
+            wait_seconds=wait,
+            price_usd=config.price_usd,
             checkpoint=self.backends.default_checkpoint(config.name),
             checkpoints=status.checkpoints,
             detail=status.detail,
         )
+
+
+@dataclass
+class _Status:
+    """What a backend said of itself, and when; or that it was asked."""
+
+    task: asyncio.Task[BackendStatus]
+    answered: float | None = None
 
 
 @dataclass(frozen=True)
@@ -202,33 +263,34 @@ class Choice:
 
     config: BackendConfig
     reason: str
+    cold: bool = False
 
 
 class Attempt:
-    """One try of one backend; `began` once its work has."""
+    """One try of one backend."""
 
-    def __init__(self, backend: Backend, choice: Choice, remarks: list[str]) -> None:
-        self.began = False
-        self._backend = backend
-        self._choice = choice
+    def __init__(self, choice: Choice, remarks: list[str]) -> None:
+        self.choice = choice
+        self.waited: float | None = None
+        """Seconds before its work began; None until then."""
         self._remarks = remarks
+        self._started = time.monotonic()
 
-    async def events(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-        async with aclosing(self._backend.generate(request)) as events:
-            async for event in events:
-                self.began = self.began or isinstance(event, Step | ImageReady)
-                yield self._signed(event) if isinstance(event, Done) else event
+    @property
+    def began(self) -> bool:
+        return self.waited is not None
 
-    def _signed(self, done: Done) -> Done:
-        """With who served, and why."""
-        result = done.result
-        sentences = [f"{self._choice.reason}.", *self._remarks]
+    def signed(self, event: Event) -> Event:
+        """The event; with who served, why, and for how much, if it is the last."""
+        if isinstance(event, Step | ImageReady) and self.waited is None:
+            self.waited = time.monotonic() - self._started
+        if not isinstance(event, Done):
+            return event
+        result, config = event.result, self.choice.config
+        sentences = [f"{self.choice.reason}.", *self._remarks]
         if result.backend_reason not in ("", f"{BY_NAME}."):  # a server may choose as well
             sentences.append(f"There {result.backend} served: {result.backend_reason}")
-        said = {"backend": self._choice.config.name, "backend_reason": " ".join(sentences)}
+        said: dict[str, object] = {"backend": config.name, "backend_reason": " ".join(sentences)}
+        if result.cost_usd is None and config.price_usd is not None:
+            said["cost_usd"] = config.price_usd * len(result.seeds)
         return Done(result=result.model_copy(update=said))
-
-
-def _may_go_elsewhere(error: CygnetError) -> bool:
-    """Whether another backend may do better, and none has the work already."""
-    return not error.began and not isinstance(error, InvalidRequest | Cancelled)

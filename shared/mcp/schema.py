@@ -106,8 +106,10 @@ def published(schema: dict[str, Any]) -> dict[str, Any]:
     return schema | {"properties": properties, "additionalProperties": False}
 
 
-def refuse_unknown(arguments: dict[str, Any], schema: dict[str, Any]) -> None:
-    """Raises `InvalidRequest` for an argument that a tool does not have."""
+def check_names(arguments: dict[str, Any], schema: dict[str, Any]) -> None:
+    """Raises `InvalidRequest` for an argument that a tool does not have, or that is missing."""
+    if missing := [name for name in schema.get("required", ()) if name not in arguments]:
+        raise InvalidRequest(f"{missing[0]} is missing.", f"Give {missing[0]}.", tuple(missing))
     known = schema["properties"]
     if unknown := [name for name in arguments if name not in known]:
         raise InvalidRequest(

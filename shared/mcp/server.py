@@ -32,7 +32,7 @@ from shared.mcp import replies
 from shared.mcp.jobs import Jobs
 from shared.mcp.previews import mime_type
 from shared.mcp.resources import add_resources
-from shared.mcp.schema import generate_parameters, published, refuse_unknown
+from shared.mcp.schema import check_names, generate_parameters, published
 from shared.mcp.tools import Tools
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def create_server(router: Router, gallery: Gallery, budget: int = BUDGET, **auth
         title="Picture",
         prefers_border=True,
     )
-    backends = (AUTO, *router.backends.known)
+    backends = [*dict.fromkeys((AUTO, *router.backends.listed, router.name))]
     draws = _with_parameters(tools.generate_image, generate_parameters(backends, router.name))
     apps.tool(resource_uri=VIEW, **_about(draws, "Draw a picture", _DRAWS))(draws)
     server = Server(
@@ -144,7 +144,7 @@ class Server(MCPServer[Any]):
         try:
             schemas = {tool.name: tool.input_schema for tool in await super().list_tools()}
             if name in schemas:
-                refuse_unknown(arguments, schemas[name])
+                check_names(arguments, schemas[name])
             return await super().call_tool(name, arguments, context)
         except CygnetError as error:
             return replies.error_answer(error)
