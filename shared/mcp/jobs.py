@@ -61,12 +61,18 @@ class Job:
     async def change(self, seconds: float) -> None:
         """Wait until something is new, for at most `seconds`."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
 
     def cancel(self) -> None:
         """Stop before the next step; what is drawn by then stays in the gallery."""
         if self._task:
             self._task.cancel()
+
+    def _stopped(self) -> None:
+        """At the end of its task, which may have been cancelled before it ran at all."""
+        if not self.ended:
+            self._note("cancelled", Cancelled("The job was cancelled.", "Start it again."))
 
     def _note(self, status: Status, error: CygnetError | None = None) -> None:
         self.status, self.error = status, error
@@ -93,6 +99,7 @@ class Jobs:
             )
         job = Job(request, backend, owner)
         job._task = asyncio.create_task(self._run(job))
+        job._task.add_done_callback(lambda _: job._stopped())
         self._jobs[job.id] = job
         self._forget_the_oldest()
         return job
@@ -122,8 +129,6 @@ class Jobs:
     async def _run(self, job: Job) -> None:
         try:
             await self._draw(job)
-        except asyncio.CancelledError:
-            job._note("cancelled", Cancelled("The job was cancelled.", "Start it again."))
         except CygnetError as error:
             job._note("failed", error)
         except Exception as fault:

@@ -70,6 +70,7 @@ async def test_progress_has_the_place_in_the_queue_and_never_goes_back(make: Mak
 async def test_a_job_is_cancelled_before_its_next_step(make: Make, held: HeldBackend) -> None:
     async with Client(make(held)) as client:
         job = data(await client.call_tool("generate_image", FOX | {"wait_seconds": 0}))["job_id"]
+        await started(held)
         ended = data(await client.call_tool("cancel_job", {"job_id": job}))
         again = data(await client.call_tool("cancel_job", {"job_id": job}))
     assert ended["status"] == "cancelled" == again["status"]
