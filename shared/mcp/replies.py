@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,6 +29,9 @@ Place = Callable[[Picture], str]
 _REMARK = 400
 ENVELOPE = 200
 """Characters that a remark, and the JSON around an image's data, have at most."""
+
+_LEAST = 4_000
+"""Characters below which a picture is better left out than shown."""
 
 
 class _Answer(BaseModel):
@@ -124,12 +128,11 @@ def error_answer(error: CygnetError) -> CallToolResult:
 
 
 def _fit_all(files: Sequence[bytes], budget: int) -> list[Preview]:
-    """As many of the pictures as fit, each with an equal share of `budget` characters."""
-    for count in range(len(files), 0, -1):
-        fitted = [fit(file, budget // count - ENVELOPE) for file in files[:count]]
-        if all(fitted):
-            return [preview for preview in fitted if preview]
-    return []
+    """The first of the pictures, as many as fit, each with an equal share of `budget` characters."""
+    files = files[: max(budget // _LEAST, 1)]
+    share = budget // max(len(files), 1) - ENVELOPE
+    fitted = (fit(file, share) for file in files)
+    return [preview for preview in itertools.takewhile(bool, fitted) if preview]
 
 
 def _made(picture: Picture, place: Place) -> Made:
