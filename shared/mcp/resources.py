@@ -8,6 +8,13 @@ from typing import Annotated
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError
+from mcp.types import (
+    Completion,
+    CompletionArgument,
+    CompletionContext,
+    PromptReference,
+    ResourceTemplateReference,
+)
 from pydantic import Field
 
 from shared.checkpoints import CHECKPOINTS
@@ -19,6 +26,9 @@ from shared.mcp.access import owner
 
 THUMBNAIL = 256
 """Pixels of the longer side."""
+
+MOST_COMPLETIONS = 100
+"""As many as an answer may hold."""
 
 _ADVICE = f"""\
 Write a prompt for Wan 2.1, a text-to-image model that reads plain sentences, and draw it with the tool
@@ -57,6 +67,19 @@ def add_resources(server: MCPServer, gallery: Gallery) -> None:
     async def small(key: str) -> bytes:
         """A picture as a JPEG of at most 256 pixels a side."""
         return await asyncio.to_thread(thumbnail, await read(key), THUMBNAIL)
+
+    @server.completion()
+    async def newest(
+        ref: PromptReference | ResourceTemplateReference,
+        argument: CompletionArgument,
+        _context: CompletionContext | None,
+    ) -> Completion | None:
+        """The ids of the newest pictures, where a picture is asked for."""
+        if not isinstance(ref, ResourceTemplateReference):
+            return None
+        pictures = await asyncio.to_thread(gallery.search, owner=owner(), limit=MOST_COMPLETIONS)
+        ids = [picture.id for picture in pictures if picture.id.startswith(argument.value)]
+        return Completion(values=ids)
 
     @server.resource(
         "cygnet://checkpoints",

@@ -108,7 +108,8 @@ _CANCELS = ToolAnnotations(
 
 
 def _about(tool: Callable[..., Any], title: str, hints: ToolAnnotations) -> dict[str, Any]:
-    return {"title": title, "description": inspect.getdoc(tool), "annotations": hints}
+    words = " ".join((inspect.getdoc(tool) or "").split())
+    return {"title": title, "description": words, "annotations": hints}
 
 
 def _with_parameters(

@@ -11,7 +11,13 @@ from typing import Any
 
 import pytest
 from mcp import Client, MCPError
-from mcp.types import BlobResourceContents, ResourceLink, TextContent, TextResourceContents
+from mcp.types import (
+    BlobResourceContents,
+    ResourceLink,
+    ResourceTemplateReference,
+    TextContent,
+    TextResourceContents,
+)
 from PIL import Image
 
 from shared.backends.fake import FakeBackend
@@ -215,6 +221,14 @@ async def test_a_picture_is_a_resource_in_its_own_format_and_small(client: Clien
     [table] = (await client.read_resource("cygnet://checkpoints")).contents
     assert isinstance(table, TextResourceContents)
     assert [row["name"] for row in json.loads(table.text)] == [row.name for row in CHECKPOINTS]
+
+
+async def test_the_id_of_a_picture_is_completed(client: Client) -> None:
+    [made] = data(await client.call_tool("generate_image", {"prompt": "a", "steps": 1}))["pictures"]
+    template = ResourceTemplateReference(type="ref/resource", uri="image://{key}")
+    for begun, found in ((made["id"][:5], [made["id"]]), ("x", [])):
+        answer = await client.complete(template, {"name": "key", "value": begun})
+        assert answer.completion.values == found
 
 
 @pytest.mark.parametrize(
