@@ -23,6 +23,8 @@ from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import create_mcp_http_client, streamable_http_client
 from mcp.shared.dispatcher import ProgressFnT
 from mcp.types import (
+    CONNECTION_CLOSED,
+    REQUEST_TIMEOUT,
     BlobResourceContents,
     CallToolResult,
     ImageContent,
@@ -132,6 +134,8 @@ def _ours(error: BaseException) -> BaseException:
     match error:
         case CygnetError():
             return error
+        case MCPError(code=code) if code in (CONNECTION_CLOSED, REQUEST_TIMEOUT):
+            what = reason(error)
         case MCPError():
             return ToolFailed(
                 f"The MCP server refused: {reason(error)}.", "See what `tools` lists."
