@@ -28,6 +28,7 @@
         ├── SpendingLimit          spending_limit
         ├── RateLimited            rate_limited
         ├── BackendUnavailable     backend_unavailable
+        ├── ToolFailed             tool_failed
         ├── AddressUnavailable     address_unavailable
         ├── BatchIncomplete        batch_incomplete
         ├── Cancelled              cancelled
@@ -237,6 +238,12 @@ class BackendUnavailable(GenerationError):
     """A backend elsewhere cannot be reached, or is stopping."""
 
     code = "backend_unavailable"
+
+
+class ToolFailed(GenerationError):
+    """A tool of another MCP server failed, in that server's words."""
+
+    code = "tool_failed"
 
 
 class AddressUnavailable(GenerationError):
