@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 from shared.checkpoints import CHECKPOINTS
+from shared.cli.command import parser
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -56,10 +60,27 @@ def benchmark() -> str:
     return f"{head}\n\n{first}"
 
 
+def help_pages() -> str:
+    """What `--help` says of the command and of each of its subcommands, 80 columns wide."""
+    with mock.patch.dict(os.environ, COLUMNS="80", NO_COLOR="1"):
+        pages = [f"## {one.prog}\n\n```text\n{one.format_help()}```" for one in _parsers(parser())]
+    return "\n\n".join(pages)
+
+
+def _parsers(root: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """The parser, and those of its subcommands, in the order of its help page."""
+    yield root
+    for action in root._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for subcommand in action.choices.values():
+                yield from _parsers(subcommand)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "checkpoints": checkpoints,
     "licences": licences,
     "benchmark": benchmark,
+    "help": help_pages,
 }
 
 

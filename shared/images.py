@@ -40,6 +40,9 @@ _PREVIEW_SIDE = 256
 # What Pillow raises for a damaged file; Warning where the process turns warnings into errors.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Warning)
 
+SUFFIXES = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
+"""Of a file's name, by its format."""
+
 SAMPLER_NAMES = {"unipc": "UniPC", "euler": "Euler", "lcm": "LCM"}
 """Our schedulers as A1111 calls them. Its other samplers have no counterpart here."""
 

@@ -12,6 +12,7 @@ from typing import Any
 from shared.contract import GenerationRequest, ImageReady, OutputFormat
 from shared.errors import InvalidRequest, OutputExists
 from shared.files import check_folder, check_free, is_folder, write_atomically
+from shared.images import SUFFIXES
 
 _FORMATS: dict[str, OutputFormat] = {
     ".png": "png",
@@ -19,7 +20,6 @@ _FORMATS: dict[str, OutputFormat] = {
     ".jpg": "jpeg",
     ".jpeg": "jpeg",
 }
-_SUFFIXES = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
 _LONGEST_SLUG = 40
 
 
@@ -88,7 +88,7 @@ class Outputs:
 
     def _names(self, seed: int) -> Iterator[Path]:
         stem = f"{slug(self._request.prompt)}-{seed}"
-        suffix = _SUFFIXES[self._request.output_format]
+        suffix = SUFFIXES[self._request.output_format]
         yield self._out / f"{stem}{suffix}"
         for count in itertools.count(2):
             yield self._out / f"{stem}-{count}{suffix}"

@@ -28,8 +28,8 @@ from shared.settings import settings
 def add(commands: Commands) -> None:
     generate = commands.add_parser("generate", help="make pictures")
     generate.set_defaults(run=_generate)
+    generate.add_argument("prompt", nargs="?", metavar="PROMPT", help="what to draw")
     group = add_request_options(generate)
-    group.add_argument("prompt", nargs="?", metavar="PROMPT", help="what to draw")
     group.add_argument("--from", dest="source", type=Path, metavar="FILE", help=_FROM_HELP)
     _add_output_options(generate)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 from typing import Any, NoReturn, TypeAlias
 
 from shared.contract import number_from_text
@@ -13,12 +12,24 @@ NUMBER: Any = {"type": number_from_text, "metavar": "N"}
 """For an option that takes a number; what it may be is checked with the rest of the request."""
 
 
+class _Layout(argparse.HelpFormatter):
+    """Leaves room for the names of subcommands, whose indent argparse forgets to count."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28)
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):
+            longest = max(map(len, action.choices)) + 2 * self._indent_increment
+            self._action_max_length = max(self._action_max_length, longest)
+
+
 class Parser(argparse.ArgumentParser):
     """Refuses in our form of error instead of with a page of usage."""
 
     def __init__(self, **options: Any) -> None:
-        layout = functools.partial(argparse.HelpFormatter, max_help_position=28)
-        super().__init__(**options, allow_abbrev=False, formatter_class=layout)
+        super().__init__(**options, allow_abbrev=False, formatter_class=_Layout)
 
     def error(self, message: str) -> NoReturn:
         raise InvalidRequest(f"{message[:1].upper()}{message[1:]}.", f"See {self.prog} --help.")

@@ -8,6 +8,7 @@ batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,20 @@ def recipe_sigmas(checkpoint: Checkpoint, steps: int) -> list[float] | None:
     return (checkpoint.shift * even / (1 + (checkpoint.shift - 1) * even)).tolist()
 
 
+def _unipc(shift: float, config: dict[str, Any]) -> Any:
+    own = config if config.get("_class_name") == "UniPCMultistepScheduler" else {}
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift}
+    return UniPCMultistepScheduler.from_config({**own, **flow})
+
+
+# What makes each of them, from a flow shift and the checkpoint's own configuration.
+_SCHEDULERS: dict[SchedulerName, Callable[[float, dict[str, Any]], Any]] = {
+    "unipc": _unipc,
+    "euler": lambda shift, _: FlowMatchEulerDiscreteScheduler(shift=shift),
+    "lcm": lambda shift, _: FlowMatchLCMScheduler(shift=shift),
+}
+
+
 def make_scheduler(
     checkpoint: Checkpoint, name: SchedulerName, steps: int, config: dict[str, Any]
 ) -> Any:
@@ -46,14 +61,7 @@ def make_scheduler(
     """
     sigmas = recipe_sigmas(checkpoint, steps)
     shift = checkpoint.shift if sigmas is None else 1.0
-    if name == "unipc":
-        own = config if config.get("_class_name") == "UniPCMultistepScheduler" else {}
-        flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift}
-        scheduler: Any = UniPCMultistepScheduler.from_config({**own, **flow})
-    elif name == "euler":
-        scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
-    else:
-        scheduler = FlowMatchLCMScheduler(shift=shift)
+    scheduler = _SCHEDULERS[name](shift, config)
     if sigmas is None:
         scheduler.set_timesteps(steps)
     else:

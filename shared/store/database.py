@@ -64,7 +64,7 @@ class Database:
     def __init__(self, path: Path) -> None:
         self._folder = path.parent
         self._lock = threading.RLock()
-        with _clear_errors(self._folder):
+        with sqlite_errors(self._folder):
             self._connection = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, timeout=0
             )
@@ -97,7 +97,7 @@ class Database:
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """The connection, while no other thread uses it."""
-        with self._lock, _clear_errors(self._folder):
+        with self._lock, sqlite_errors(self._folder):
             yield self._connection
 
     @contextlib.contextmanager
@@ -122,7 +122,8 @@ class Database:
 
 
 @contextlib.contextmanager
-def _clear_errors(folder: Path) -> Iterator[None]:
+def sqlite_errors(folder: Path) -> Iterator[None]:
+    """SQLite's errors, about a file in `folder`, as `DiskFull` or `DataUnusable`."""
     try:
         yield
     except sqlite3.Error as error:
@@ -139,6 +140,6 @@ def _clear_errors(folder: Path) -> Iterator[None]:
                 ) from error
             case _:
                 raise DataUnusable(
-                    f"The jobs in {folder} cannot be read or written: {error}.",
-                    "Check the disk; move jobs.sqlite3 away to start without them.",
+                    f"What is kept in {folder} cannot be read or written: {error}.",
+                    "Check the disk; move the .sqlite3 file away to start without it.",
                 ) from error
