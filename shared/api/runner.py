@@ -13,9 +13,20 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from shared.api.job_service import Load
 from shared.api.options import ApiOptions
 from shared.backends import Backend
-from shared.contract import Done, Event, GenerationRequest, ImageReady, Queued, parse_request
+from shared.checkpoints import get_checkpoint
+from shared.contract import (
+    BackendStatus,
+    Done,
+    Event,
+    GenerationRequest,
+    ImageReady,
+    Queued,
+    collect,
+    parse_request,
+)
 from shared.errors import (
     BackendUnavailable,
     Cancelled,
@@ -24,7 +35,8 @@ from shared.errors import (
     QueueFull,
     error_of,
 )
-from shared.store import Job, Store, StoredEvent
+from shared.settings import settings
+from shared.store import PLAIN, Job, Status, Store, StoredEvent, StoredImage, Terms
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +58,16 @@ class Runner:
         self._changes: dict[str, asyncio.Event] = {}
         self._unrecorded: dict[str, CygnetError] = {}
         self._pruning: asyncio.Task[None] | None = None
+        self._warming: asyncio.Task[None] | None = None
         self._seconds = _FIRST_GUESS
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Take up what the last process left."""
         self.store.recover()
         self._fill()
         self._prune()
+        if self.options.warm_up:
+            self._warming = asyncio.create_task(self._warm_up())
 
     async def stop(self) -> None:
         """Let running jobs end for `grace` seconds, hand the others back, and end every stream."""
@@ -69,19 +84,19 @@ class Runner:
         for job in list(self._changes):
             self._changed(job)
 
-    @property
-    def running(self) -> int:
-        return len(self._running)
+    async def aclose(self) -> None:
+        """Stop, and let go of the backend and the store."""
+        if self._warming:
+            self._warming.cancel()
+            await asyncio.gather(self._warming, return_exceptions=True)
+        await self.stop()
+        await self.backend.aclose()
+        self.store.close()
 
-    def submit(
-        self,
-        request: GenerationRequest,
-        owner: str = "",
-        *,
-        idempotency_key: str | None = None,
-        fingerprint: str = "",
+    async def submit(
+        self, request: GenerationRequest, owner: str = "", terms: Terms = PLAIN
     ) -> Job:
-        """Accept a job, or find the one that `idempotency_key` made.
+        """Accept a job, or find the one that its idempotency key made.
 
         Raises `QueueFull` with the time after which to try again, `BackendUnavailable` when the
         server is stopping.
@@ -89,13 +104,7 @@ class Runner:
         if self.stopping:
             raise _stopping()
         try:
-            job = self.store.add(
-                request,
-                owner,
-                idempotency_key=idempotency_key,
-                fingerprint=fingerprint,
-                max_queued=self.options.max_queued,
-            )
+            job = self.store.add(request, owner, terms, self.options.max_queued)
         except QueueFull as full:
             rounds = math.ceil((full.waiting + 1) / self.options.concurrency)
             full.retry_after = min(math.ceil(self._seconds * rounds), _LONGEST_RETRY)
@@ -158,6 +167,38 @@ class Runner:
         finally:
             if job not in self._running:
                 self._changed(job)  # lets go of the event; who else waits looks again
+
+    async def job(self, job: str, owner: str | None = None) -> Job:
+        return self.store.job(job, owner)
+
+    async def jobs(
+        self, owner: str, status: Status | None, limit: int, after: str | None
+    ) -> list[Job]:
+        return self.store.jobs(owner, status, limit, after)
+
+    async def image(self, image: str, owner: str | None = None) -> StoredImage:
+        return self.store.image(image, owner)
+
+    async def read_image(self, image: StoredImage) -> bytes:
+        return await asyncio.to_thread(self.store.read_image, image)
+
+    async def status(self) -> BackendStatus:
+        if self.stopping:
+            return BackendStatus(
+                name=self.backend.name, healthy=False, warm=False, detail=_stopping().message
+            )
+        return await self.backend.status()
+
+    async def load(self) -> Load:
+        return Load(self.store.queued(), len(self._running))
+
+    async def _warm_up(self) -> None:
+        side = get_checkpoint(settings().checkpoint).min_size
+        smallest = {"prompt": "a swan", "steps": 1, "width": side, "height": side}
+        try:
+            await collect(self.backend.generate(parse_request(smallest)))
+        except CygnetError as error:  # each request will get it too
+            log.error("the checkpoint could not be loaded: %s", error)
 
     def _changed(self, job: str) -> None:
         if change := self._changes.pop(job, None):

@@ -17,7 +17,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.api.runner import Runner
+from shared.api.job_service import JobService
+from shared.api.options import ApiOptions
 from shared.errors import InvalidCall, Unauthorised
 
 log = logging.getLogger(__name__)
@@ -27,8 +28,12 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _bearer = HTTPBearer(auto_error=False, description="one of the server's keys, if it has any")
 
 
-def runner_of(request: Request) -> Runner:
-    return request.app.state.runner
+def jobs_of(request: Request) -> JobService:
+    return request.app.state.jobs
+
+
+def options_of(request: Request) -> ApiOptions:
+    return request.app.state.options
 
 
 async def owner_of(
@@ -36,7 +41,7 @@ async def owner_of(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> str:
     """Whose jobs the caller may see: a digest of the key. Raises `Unauthorised`, `InvalidCall`."""
-    options = runner_of(request).options
+    options = options_of(request)
     if options.hosts and request.url.hostname not in options.hosts:
         # A page in a browser here may have its own host name lead to this machine.
         raise InvalidCall("This server has another name.", f"Call it {options.hosts[0]}.", 421)
@@ -54,7 +59,7 @@ async def owner_of(
 
 
 Owner = Annotated[str, Depends(owner_of)]
-TheRunner = Annotated[Runner, Depends(runner_of)]
+Jobs = Annotated[JobService, Depends(jobs_of)]
 
 
 async def read_json(request: Request) -> dict[str, Any]:
@@ -66,7 +71,7 @@ async def read_json(request: Request) -> dict[str, Any]:
             "Send JSON, with Content-Type: application/json.",
             415,
         )
-    body = await _read_body(request, runner_of(request).options.max_body)
+    body = await _read_body(request, options_of(request).max_body)
     try:
         data = json.loads(body.decode(), parse_constant=_no_number)
     except RecursionError:

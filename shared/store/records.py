@@ -20,6 +20,17 @@ class StoredImage:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """How a job was asked for, beside its request. `fingerprint` tells two bodies apart."""
+
+    idempotency_key: str | None = None
+    fingerprint: str = ""
+
+
+PLAIN = Terms()
+
+
+@dataclass(frozen=True)
 class Job:
     """A job as it is now. `request` and `result` are JSON: the weights may be gone since."""
 

@@ -31,7 +31,7 @@ from shared.errors import (
 )
 from shared.files import check_folder, write_atomically
 from shared.store.database import Database
-from shared.store.records import Job, Status, StoredEvent, StoredImage
+from shared.store.records import PLAIN, Job, Status, StoredEvent, StoredImage, Terms
 from shared.store.rows import append, insert_event, read_job
 
 MAX_ATTEMPTS = 3
@@ -62,21 +62,18 @@ class Store:
         self,
         request: GenerationRequest,
         owner: str = "",
-        *,
-        idempotency_key: str | None = None,
-        fingerprint: str = "",
+        terms: Terms = PLAIN,
         max_queued: int = 2**31,
     ) -> Job:
-        """Accept a job; the earlier one if `owner` has used `idempotency_key` before.
+        """Accept a job; the earlier one if `owner` has used its idempotency key before.
 
-        `fingerprint` tells what was asked for. Raises `QueueFull`; `InvalidCall` if the key was
-        used for something else.
+        Raises `QueueFull`; `InvalidCall` if the key was used for something else.
         """
         wanted = request.model_dump_json()
         with self._db.transaction() as db:
             known = db.execute(
                 "SELECT id, fingerprint FROM jobs WHERE owner = ? AND idempotency_key = ?",
-                (owner, idempotency_key),
+                (owner, terms.idempotency_key),
             ).fetchone()
             if known is None:
                 self._check_room(max_queued)
@@ -84,10 +81,10 @@ class Store:
                 db.execute(
                     "INSERT INTO jobs (id, owner, status, request, idempotency_key, fingerprint,"
                     " created) VALUES (?, ?, 'queued', ?, ?, ?, ?)",
-                    (job, owner, wanted, idempotency_key, fingerprint, self._now()),
+                    (job, owner, wanted, terms.idempotency_key, terms.fingerprint, self._now()),
                 )
                 return self.job(job)
-        if known["fingerprint"] != fingerprint:
+        if known["fingerprint"] != terms.fingerprint:
             raise InvalidCall(
                 "The Idempotency-Key was used before, for another request.",
                 "Send each new request with a key of its own.",
