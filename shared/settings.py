@@ -31,6 +31,9 @@ class Acceleration(BaseModel):
     compile: bool = False
 
 
+Snapshot = Literal["none", "cpu", "gpu"]
+
+
 def _words(keys: object) -> object:
     return keys.replace(",", " ").split() if isinstance(keys, str) else keys
 
@@ -51,6 +54,14 @@ class Settings(BaseModel):
 
     Any text is a key, so that no error ever has to show one.
     """
+    modal_url: Annotated[str | None, Field(pattern=r"^https?://[^\s/@]+(/\S*)?$")] = None
+    """The deployment that the backend named modal generates on."""
+    modal_key: SecretStr | None = None
+    """One of the deployment's keys."""
+    modal_gpu: Annotated[tuple[str, ...], BeforeValidator(_words)] = ("L40S", "A100-80GB")
+    """What `modal_app.py` asks Modal for, the best first; with cygnet-tiny it asks for none."""
+    modal_snapshot: Snapshot = "cpu"
+    """What of a started machine `modal_app.py` has Modal keep, to start the next one from."""
 
 
 VARIABLES = {
@@ -63,6 +74,10 @@ VARIABLES = {
     "CYGNET_DATA_DIR": ("data_dir",),
     "CYGNET_API_URL": ("api_url",),
     "CYGNET_API_KEY": ("api_keys",),
+    "CYGNET_MODAL_URL": ("modal_url",),
+    "CYGNET_MODAL_KEY": ("modal_key",),
+    "CYGNET_MODAL_GPU": ("modal_gpu",),
+    "CYGNET_MODAL_SNAPSHOT": ("modal_snapshot",),
 }
 
 

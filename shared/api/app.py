@@ -18,6 +18,7 @@ from shared.api.problems import Problem, add_handlers
 from shared.api.runner import Runner
 from shared.api.security import RequestId
 from shared.backends import Backend
+from shared.errors import BackendUnavailable
 from shared.store import Store
 
 
@@ -50,6 +51,19 @@ def create_app(jobs: JobService, options: ApiOptions) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
             expose_headers=["Location", "Retry-After", "X-Request-Id"],
         )
+    app.add_middleware(RequestId)
+    return app
+
+
+def create_refusal(message: str, next_step: str) -> FastAPI:
+    """An ASGI app in the place of one that may not serve: it says why, to every call."""
+    app = FastAPI(openapi_url=None)
+
+    @app.api_route("/{path:path}", methods=["GET", "POST", "DELETE"])
+    async def refuse(path: str) -> None:
+        raise BackendUnavailable(message, next_step)
+
+    add_handlers(app)
     app.add_middleware(RequestId)
     return app
 

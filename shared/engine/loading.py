@@ -95,7 +95,7 @@ def load(checkpoint: Checkpoint, acceleration: Acceleration) -> Model:
     check_quantisation(acceleration, device)
     if acceleration.quantisation == "none":
         check_memory(checkpoint, device, dtype)
-    return place(read(checkpoint, dtype), device, acceleration)
+    return place(read(checkpoint, acceleration, device.type), device, acceleration)
 
 
 def fetch(checkpoint: Checkpoint) -> str | None:
@@ -106,8 +106,12 @@ def fetch(checkpoint: Checkpoint) -> str | None:
     return source.revision
 
 
-def read(checkpoint: Checkpoint, dtype: torch.dtype) -> Model:
-    """A checkpoint's weights in the machine's memory. Looks for no GPU, which may come later."""
+def read(checkpoint: Checkpoint, acceleration: Acceleration, device_type: str) -> Model:
+    """A checkpoint's weights in the machine's memory, in the numbers that suit a type of device.
+
+    Looks for no GPU: it may come later.
+    """
+    dtype = choose_dtype(acceleration.dtype, torch.device(device_type))
     # A bar for each file of weights would tear up the one bar that counts steps.
     transformers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.disable_progress_bar()
