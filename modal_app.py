@@ -16,13 +16,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import modal
 
 from shared.checkpoints import get_checkpoint
 from shared.errors import CygnetError
 from shared.settings import settings
+
+if TYPE_CHECKING:
+    from shared.backends.modal.records import Records
 
 MINUTES = 60
 HOURS = 60 * MINUTES
@@ -153,7 +156,8 @@ class Generator:
         from shared.backends.modal.worker import Worker
         from shared.prices import Machine
 
-        self.worker = Worker(CHECKPOINT, SNAPSHOT, bool(GPUS), Machine(CORES, MEMORY_GIB))
+        machine = Machine(CORES, MEMORY_GIB)
+        self.worker = Worker(CHECKPOINT, machine, has_gpu=bool(GPUS), snapshot=SNAPSHOT)
         self.worker.load()
 
     @modal.enter(snap=False)
@@ -163,7 +167,7 @@ class Generator:
 
     @modal.exit()
     async def close(self) -> None:
-        await self.worker.close()
+        await self.worker.aclose()
 
     @modal.method()
     async def run(self, request: dict[str, Any]) -> list[dict[str, Any]]:
@@ -183,7 +187,13 @@ class Generator:
         await self.worker.run_job(records(), job, request)
 
 
-def records() -> Any:
+def generator() -> Any:
+    """The class's handle, here and in every container. Modal's types lose it under `concurrent`."""
+    return cast(Any, Generator)()
+
+
+def records() -> Records:
+    """The jobs, where every container can read and write them."""
     from shared.backends.modal.platform import DictTable
     from shared.backends.modal.records import Records
 
@@ -203,7 +213,7 @@ def web() -> Any:
     if not keys:
         return create_refusal("This deployment has no key, so it serves nobody.", MAKE_A_KEY)
     options = ApiOptions(keys=keys, max_queued=MAX_QUEUED)
-    calls = MethodCalls(Generator().run_job)
+    calls = MethodCalls(generator().run_job)
     return create_app(CallJobs("modal", calls, records(), CHECKPOINT, options), options)
 
 
@@ -228,7 +238,7 @@ def main(*arguments: str) -> None:
         check_served(request, CHECKPOINT)
         outputs = Outputs(args.out, request, force=False)
         with LineProgress(request) as progress:
-            for told in Generator().stream.remote_gen(request.model_dump(mode="json")):
+            for told in generator().stream.remote_gen(request.model_dump(mode="json")):
                 event = as_event(told)
                 progress.show(event)
                 if isinstance(event, ImageReady):

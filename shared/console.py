@@ -162,7 +162,8 @@ def summary(result: GenerationResult) -> str:
         if seconds >= 0.05
     ]
     spent = f": {', '.join(phases)}" if phases else ""
-    return f"{images} in {result.timings.total:.1f} s on {result.device}{spent}"
+    price = f", about ${result.cost_usd:.5f}" if result.cost_usd is not None else ""
+    return f"{images} in {result.timings.total:.1f} s on {result.device}{price}{spent}"
 
 
 def stderr() -> Console:

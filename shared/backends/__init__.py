@@ -53,8 +53,19 @@ def _api(_previews: bool) -> Backend:
     return ApiBackend(url, keys[0].get_secret_value() if keys else "")
 
 
+def _modal(_previews: bool) -> Backend:
+    from shared.backends.modal.client import ModalBackend
+
+    url, key = settings().modal_url, settings().modal_key
+    if not url:
+        raise InvalidSetting(
+            "CYGNET_MODAL_URL is not set.", "Set it to the address that modal deploy printed."
+        )
+    return ModalBackend(url, key.get_secret_value() if key else "")
+
+
 # Imported when opened: the local backend brings torch with it, the one of an API httpx.
-_OPENERS = {"local": _local, "api": _api, "fake": _fake}
+_OPENERS = {"local": _local, "api": _api, "modal": _modal, "fake": _fake}
 
 
 def find_backend(name: str, previews: bool = False) -> Callable[[], Backend]:

@@ -145,7 +145,8 @@ def place(model: Model, device: torch.device, acceleration: Acceleration) -> Mod
     """The model on a device, with the kernels asked for. Its parts move; `model` is used up."""
     quantise(model.transformer, acceleration, device)
     prompts = model.prompts
-    for part in (model.transformer, prompts.text_encoder, model.frames):
+    parts: list[torch.nn.Module] = [model.transformer, prompts.text_encoder, model.frames]
+    for part in parts:
         part.to(device)
     choose_kernels(model.transformer, acceleration)
     placed = dataclasses.replace(

@@ -9,55 +9,54 @@ torch would remember that there is none.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shared.backends.local import LocalBackend
-from shared.backends.modal.records import Records
-from shared.backends.modal.wire import check_served
-from shared.checkpoints import Checkpoint, get_checkpoint
-from shared.contract import Done, Event, GenerationRequest, parse_request
-from shared.errors import CheckpointMissing, CygnetError
-from shared.prices import Machine, Meter, gpu_of
+from shared.backends.modal.methods import Methods
+from shared.checkpoints import get_checkpoint
+from shared.contract import parse_request
+from shared.errors import CheckpointMissing
+from shared.prices import Machine, gpu_of
 from shared.settings import Snapshot, settings
 
 if TYPE_CHECKING:
     from shared.engine.loading import Model
 
-NAME = "modal"
 
+class Worker(Methods):
+    """Draws with one checkpoint, on a machine that was given a GPU or not.
 
-class Worker:
-    """Draws with one checkpoint. `machine` is what is paid for; `has_gpu`, whether one was asked for."""
+    torch, diffusers and transformers are imported by `load`.
+    """
 
     def __init__(
-        self, checkpoint: str, snapshot: Snapshot, has_gpu: bool, machine: Machine
+        self, checkpoint: str, machine: Machine, *, has_gpu: bool, snapshot: Snapshot
     ) -> None:
-        self._checkpoint: Checkpoint = get_checkpoint(checkpoint)
-        self._gpu_comes_later = snapshot == "cpu" and has_gpu
-        self._machine = machine
         self._acceleration = settings().acceleration
-        self._backend = LocalBackend(self._acceleration, previews=True)
-        self._meter = Meter()
+        self._engine = LocalBackend(self._acceleration, previews=True)
+        super().__init__(self._engine, checkpoint, machine)
+        self._gpu_comes_later = snapshot == "cpu" and has_gpu
         self._model: Model | None = None
 
     def load(self) -> None:
-        """The first phase: read the weights; where the device is there, draw a picture with them."""
-        from shared.engine import loading
-        from shared.engine.core import run
+        """The first phase: read the weights; where the device is there, draw a picture with them.
 
+        Raises `CheckpointMissing` with the command that fetches the weights.
+        """
+        from shared.engine import core, loading
+
+        checkpoint = get_checkpoint(self._checkpoint)
         try:
             if self._gpu_comes_later:
-                self._model = loading.read(self._checkpoint, self._acceleration, "cuda")
+                self._model = loading.read(checkpoint, self._acceleration, "cuda")
                 return
-            self._model = loading.load(self._checkpoint, self._acceleration)
+            self._model = loading.load(checkpoint, self._acceleration)
         except CheckpointMissing as error:
             error.next_step = "Fetch its files once: modal run modal_app.py::download_weights"
             raise
-        side = self._checkpoint.min_size
+        side = checkpoint.min_size
         smallest = {"prompt": "a swan", "steps": 1, "width": side, "height": side, "seed": 0}
-        for _ in run(self._model, parse_request(smallest)):
+        for _ in core.run(self._model, parse_request(smallest | {"checkpoint": checkpoint.name})):
             pass
 
     def wake(self) -> None:
@@ -72,62 +71,5 @@ class Worker:
             model = loading.place(model, device, self._acceleration)
         if model.device.type == "cuda":
             gpu = gpu_of(device_name(model.device), total_memory(model.device))
-            self._machine = dataclasses.replace(self._machine, gpu=gpu)
-        self._backend.adopt(model)
-
-    async def close(self) -> None:
-        await self._backend.aclose()
-
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-        """The events of one generation, its price in the last."""
-        check_served(request, self._checkpoint.name)
-        with self._meter.running() as seconds:
-            async with aclosing(self._backend.generate(request)) as events:
-                async for event in events:
-                    if isinstance(event, Done):
-                        event = self._priced(event, seconds())
-                    yield event
-
-    async def stream(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """The events as plain dicts, as they cross the wire; `error` is the last if it fails."""
-        try:
-            async with aclosing(self.generate(parse_request(request))) as events:
-                async for event in events:
-                    yield event.model_dump(mode="json")
-        except CygnetError as error:
-            yield {
-                "type": "error",
-                "code": error.code,
-                "message": error.message,
-                "next_step": error.next_step,
-            }
-
-    async def run(self, request: dict[str, Any]) -> list[dict[str, Any]]:
-        """Of the stream, the images and the last event: what one wants who does not watch."""
-        async with aclosing(self.stream(request)) as events:
-            return [told async for told in events if told["type"] in ("image", "done", "error")]
-
-    async def run_job(self, records: Records, job: str, request: dict[str, Any]) -> None:
-        """Draw for a job, and write down what happens. Does nothing for one that has ended."""
-        log = await records.open(job)
-        if log is None:
-            return
-        try:
-            async with aclosing(self.generate(parse_request(request))) as events:
-                async for event in events:
-                    if isinstance(event, Done):
-                        await log.flush()
-                        await records.succeed(job, event)
-                    else:
-                        await log.add(event)
-        except CygnetError as error:
-            await log.flush()
-            await records.fail(job, error)
-
-    def _priced(self, done: Done, seconds: float) -> Done:
-        second_usd = self._machine.second_usd
-        cost = None if second_usd is None else round(second_usd * seconds, 6)
-        update: dict[str, Any] = {"backend": NAME, "cost_usd": cost}
-        if self._machine.gpu:
-            update["device"] = self._machine.gpu
-        return Done(result=done.result.model_copy(update=update))
+            self.machine = dataclasses.replace(self.machine, gpu=gpu)
+        self._engine.adopt(model)
