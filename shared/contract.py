@@ -296,6 +296,8 @@ class Step(_Wire):
     steps: int
     preview: FileBytes | None = None
     """A small JPEG of the picture so far."""
+    batch: int | None = Field(default=None, description="images that this step advanced at once")
+    seconds: float | None = Field(default=None, description="what this step took")
 
 
 class ImageReady(_Wire):
@@ -349,6 +351,7 @@ class BackendStatus(_Wire):
     healthy: bool
     warm: bool = Field(description="whether a request would start at once")
     checkpoints: tuple[str, ...] = ()
+    memory_bytes: int | None = Field(default=None, description="on its device, where known")
     detail: str = ""
 
 

@@ -23,6 +23,7 @@
         ├── DiskFull               disk_full
         ├── DataUnusable           data_unusable
         ├── QueueFull              queue_full
+        ├── RateLimited            rate_limited
         ├── BackendUnavailable     backend_unavailable
         ├── AddressUnavailable     address_unavailable
         ├── Cancelled              cancelled
@@ -194,6 +195,16 @@ class QueueFull(GenerationError):
     ) -> None:
         super().__init__(message, next_step)
         self.waiting = waiting
+        self.retry_after = retry_after
+
+
+class RateLimited(GenerationError):
+    """A key has sent as many requests as it may. In `retry_after` seconds it may send another."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, next_step: str, retry_after: int = 5) -> None:
+        super().__init__(message, next_step)
         self.retry_after = retry_after
 
 

@@ -252,7 +252,7 @@ def test_a_folder_of_another_version_is_left_alone(tmp_path: Path) -> None:
     db = sqlite3.connect(tmp_path / "data" / "jobs.sqlite3")
     db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(DataUnusable, match="another version"):
+    with pytest.raises(DataUnusable, match="newer version"):
         Store(tmp_path / "data")
 
 

@@ -13,23 +13,39 @@ from shared import __version__
 from shared.api import images, openai, service
 from shared.api import jobs as job_routes
 from shared.api.job_service import JobService
+from shared.api.metrics import Metrics
 from shared.api.options import ApiOptions
 from shared.api.problems import Problem, add_handlers
+from shared.api.rate_limit import RateLimit
+from shared.api.request_log import RequestLog
 from shared.api.runner import Runner
-from shared.api.security import RequestId
 from shared.backends import Backend
 from shared.errors import BackendUnavailable
 from shared.store import Store
+
+_REQUEST_HEADERS = [
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "Last-Event-ID",
+    "Priority",
+    "X-Request-Id",
+]
 
 
 def create_api(backend: Backend, store: Store, options: ApiOptions | None = None) -> FastAPI:
     """An ASGI app that runs its jobs on `backend` and keeps them in `store`; it closes both."""
     options = options or ApiOptions()
-    return create_app(Runner(backend, store, options), options)
+    metrics = Metrics()
+    return create_app(Runner(backend, store, options, metrics), options, metrics)
 
 
-def create_app(jobs: JobService, options: ApiOptions) -> FastAPI:
-    """The same over anything that keeps and runs jobs; it starts and closes that."""
+def create_app(jobs: JobService, options: ApiOptions, metrics: Metrics | None = None) -> FastAPI:
+    """The same over anything that keeps and runs jobs; it starts and closes that.
+
+    `metrics`: what `jobs` counts in, if it does.
+    """
+    metrics = metrics or Metrics()
     app = FastAPI(
         title="Cygnet",
         version=__version__,
@@ -39,6 +55,8 @@ def create_app(jobs: JobService, options: ApiOptions) -> FastAPI:
     )
     app.state.jobs = jobs
     app.state.options = options
+    app.state.metrics = metrics
+    app.state.rate_limit = RateLimit(options.requests_per_minute)
     for router in (openai.router, job_routes.router, images.router, service.router):
         app.include_router(router)
     add_handlers(app)
@@ -48,10 +66,10 @@ def create_app(jobs: JobService, options: ApiOptions) -> FastAPI:
             CORSMiddleware,
             allow_origins=options.origins,
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
+            allow_headers=_REQUEST_HEADERS,
             expose_headers=["Location", "Retry-After", "X-Request-Id"],
         )
-    app.add_middleware(RequestId)
+    app.add_middleware(RequestLog, metrics)
     return app
 
 
@@ -64,7 +82,7 @@ def create_refusal(message: str, next_step: str) -> FastAPI:
         raise BackendUnavailable(message, next_step)
 
     add_handlers(app)
-    app.add_middleware(RequestId)
+    app.add_middleware(RequestLog, Metrics())
     return app
 
 

@@ -22,6 +22,7 @@ from shared.errors import (
     Cancelled,
     CygnetError,
     InternalError,
+    InvalidRequest,
     QueueFull,
     error_of,
 )
@@ -60,6 +61,10 @@ class CallJobs:
 
     async def submit(self, request: GenerationRequest, owner: str, terms: Terms) -> Job:
         check_served(request, self._checkpoint)
+        if terms.webhook is not None:
+            raise InvalidRequest(
+                "This deployment calls no webhooks.", "Follow the job's events.", ("webhook",)
+            )
         stats = await self._calls.stats()
         if stats.waiting >= self._options.max_queued:
             message = f"{stats.waiting} jobs wait already, as many as may."

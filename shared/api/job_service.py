@@ -42,7 +42,7 @@ class JobService(Protocol):
         """Accept a job, or find the one that the idempotency key made.
 
         Raises `QueueFull`, `BackendUnavailable` when stopping, `InvalidCall` if the key was used
-        for another request.
+        for another request, `InvalidRequest` for a webhook that may not be called.
         """
         ...
 

@@ -13,21 +13,37 @@ from fastapi.responses import Response
 from shared.api import sse
 from shared.api.job_service import JobService
 from shared.api.problems import documented, told
-from shared.api.security import Jobs, Owner, fingerprint, read_json
+from shared.api.request_log import log_accepted
+from shared.api.security import Jobs, LimitedOwner, Owner, fingerprint, read_json
 from shared.api.views import JobList, JobView, job_view
 from shared.contract import GenerationRequest, parse_request
-from shared.errors import CygnetError, InvalidCall
+from shared.errors import CygnetError, InvalidCall, InvalidRequest
 from shared.store import Status, Terms
+from shared.webhooks import LONGEST_URL
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _LONGEST_EVENT_ID = 18  # digits: more than any job has events, and still a number for SQLite
 
+_BATCH = re.compile(r"(^|,)\s*u=[5-7]\s*($|[,;])")
+"""RFC 9218: an urgency below that of what is shown to somebody, which is 3 by default."""
+
+
+def _body_schema() -> dict[str, Any]:
+    schema = GenerationRequest.model_json_schema()
+    schema["properties"]["webhook"] = {
+        "type": ["string", "null"],
+        "maxLength": LONGEST_URL,
+        "description": "an https:// address to tell when the job has ended, signed with your key",
+    }
+    return schema
+
+
 _REQUEST_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": GenerationRequest.model_json_schema()}},
+        "content": {"application/json": {"schema": _body_schema()}},
     }
 }
 _LOCATION = {"headers": {"Location": {"schema": {"type": "string"}}}}
@@ -43,21 +59,34 @@ _LOCATION = {"headers": {"Location": {"schema": {"type": "string"}}}}
 async def create_job(
     request: Request,
     response: Response,
-    owner: Owner,
+    owner: LimitedOwner,
     jobs: Jobs,
     idempotency_key: Annotated[str | None, Header()] = None,
+    priority: Annotated[
+        str,
+        Header(description="RFC 9218; u=5 to u=7 lets requests that somebody waits for go first"),
+    ] = "",
 ) -> JobView:
     """Send a request, and get a job to follow. With an `Idempotency-Key`, sending it again gives
-    the same job instead of another one."""
+    the same job instead of another one. A `webhook` beside the request's fields is told the end."""
     if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
         raise InvalidCall(
             "The Idempotency-Key is not 1 to 255 visible ASCII characters.", "Send a UUID."
         )
     data = await read_json(request)
-    wanted = parse_request(data)
-    job = await jobs.submit(wanted, owner, Terms(idempotency_key, fingerprint(data)))
+    terms = Terms(idempotency_key, fingerprint(data), bool(_BATCH.search(priority)), _webhook(data))
+    job = await jobs.submit(parse_request(data), owner, terms)
+    log_accepted(request, job)
     response.headers["Location"] = str(request.url_for("get_job", job=job.id))
     return job_view(request, job)
+
+
+def _webhook(data: dict[str, Any]) -> str | None:
+    """Taken out of the body: it is no part of the request. Whoever calls it checks it."""
+    url = data.pop("webhook", None)
+    if url is None or isinstance(url, str):
+        return url
+    raise InvalidRequest("webhook is not text.", "Give an https:// address.", ("webhook",))
 
 
 @router.get("", response_model=JobList, responses=documented(404, 422))

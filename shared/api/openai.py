@@ -26,7 +26,8 @@ from shared.api.openai_wire import (
     read_call,
 )
 from shared.api.problems import OPENAI_ROUTE, documented_openai, openai_error
-from shared.api.security import Jobs, Owner, read_json
+from shared.api.request_log import log_accepted
+from shared.api.security import Jobs, LimitedOwner, read_json
 from shared.api.views import image_view
 from shared.errors import BackendUnavailable, CygnetError, error_of
 from shared.store import PLAIN, Job
@@ -48,10 +49,11 @@ CALLER_HUNG_UP = 499  # nginx's number; only a log will ever see it
     },
     openapi_extra=REQUEST_BODY,
 )
-async def generate_images(request: Request, owner: Owner, jobs: Jobs) -> Response:
+async def generate_images(request: Request, owner: LimitedOwner, jobs: Jobs) -> Response:
     """OpenAI's Images API, with our own fields beside theirs. To hang up is to cancel."""
     wanted = read_call(await read_json(request))
     job = await jobs.submit(wanted.request, owner, PLAIN)
+    log_accepted(request, job)
     if wanted.stream:
         return sse.EventStream(_stream(jobs, job, wanted))
     try:

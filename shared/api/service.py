@@ -1,13 +1,15 @@
-"""`/healthz`, `/readyz` and `/v1/models`: what a load balancer and a client ask first."""
+"""`/healthz`, `/readyz`, `/metrics` and `/v1/models`: what a load balancer and a client ask first."""
 
 from __future__ import annotations
 
 import contextlib
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from shared.api.job_service import JobService
+from shared.api.metrics import Metrics
 from shared.api.problems import documented
 from shared.api.security import Jobs, Owner
 from shared.api.views import Health, ModelList, ModelView, Readiness, model_view
@@ -37,6 +39,18 @@ async def readyz(jobs: Jobs, response: Response) -> Readiness:
         queued=load.queued,
         running=load.running,
     )
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"description": "numbers", "content": {"text/plain": {}}}, **documented()},
+)
+async def metrics(request: Request, owner: Owner, jobs: Jobs) -> Response:
+    """Numbers for Prometheus: calls and jobs by outcome, the queue, batches, steps, phases, memory."""
+    told: Metrics = request.app.state.metrics
+    text = told.exposition(await jobs.load(), await jobs.status())
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/models", response_model=ModelList, responses=documented())

@@ -46,7 +46,9 @@ def wait_before(attempt: int, asked: float | None = None) -> float:
 class ApiBackend:
     """Generates on the server at `url`, with `key` if it asks for one.
 
-    `transport` stands in for the network, and `wait` for the time between two tries.
+    `priority` is the urgency of its jobs, from 0 to 7, as RFC 9218 has it: from 5 on they give way
+    to what somebody waits for. `transport` stands in for the network, and `wait` for the time
+    between two tries.
     """
 
     name = "api"
@@ -56,10 +58,12 @@ class ApiBackend:
         self,
         url: str,
         key: str = "",
+        priority: int | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         wait: Callable[[int, float | None], float] = wait_before,
     ) -> None:
         self._wait = wait
+        self._priority = {} if priority is None else {"Priority": f"u={priority}"}
         self._client = httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -106,7 +110,7 @@ class ApiBackend:
         await self._client.aclose()
 
     async def _submit(self, request: GenerationRequest) -> str:
-        headers = {"Idempotency-Key": secrets.token_hex(16)}
+        headers = {"Idempotency-Key": secrets.token_hex(16), **self._priority}
         job = await self._call(
             "POST", "/v1/jobs", json=request.model_dump(mode="json"), headers=headers
         )

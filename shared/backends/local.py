@@ -71,11 +71,13 @@ class LocalBackend:
 
     async def status(self) -> BackendStatus:
         """Warm once a checkpoint is loaded."""
+        held = [engine.memory_bytes or 0 for engine in self._engines.values()]
         return BackendStatus(
             name=self.name,
             healthy=True,
             warm=any(engine.loaded.is_set() for engine in self._engines.values()),
             checkpoints=tuple(checkpoint.name for checkpoint in CHECKPOINTS),
+            memory_bytes=max(held, default=0) or None,
         )
 
     async def aclose(self) -> None:

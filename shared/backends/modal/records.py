@@ -241,6 +241,8 @@ def _job(
         status=told.get("status") or ("running" if progress else "queued"),
         request=asked["request"],
         attempts=progress.get("attempts", 0),
+        batch=False,  # there are as many machines as it takes: nobody waits for a batch
+        webhook=None,
         created=asked["created"],
         started=progress.get("started"),
         finished=told.get("finished"),
