@@ -150,7 +150,7 @@ def download_weights() -> None:
 class Generator:
     """The engine on a GPU. Requests that one container serves at a time share its batches."""
 
-    @modal.enter(snap=True)
+    @modal.enter(snap=SNAPSHOT != "none")
     def load(self) -> None:
         """What a snapshot may hold: weights in memory, and code that has run once."""
         from shared.backends.modal.worker import Worker
