@@ -26,6 +26,7 @@
         ├── RateLimited            rate_limited
         ├── BackendUnavailable     backend_unavailable
         ├── AddressUnavailable     address_unavailable
+        ├── BatchIncomplete        batch_incomplete
         ├── Cancelled              cancelled
         └── InternalError          internal_error
 
@@ -218,6 +219,12 @@ class AddressUnavailable(GenerationError):
     """The server cannot listen at that address: it is taken, or not this machine's."""
 
     code = "address_unavailable"
+
+
+class BatchIncomplete(GenerationError):
+    """Some pictures of a batch failed, or the batch gave up; the others are there."""
+
+    code = "batch_incomplete"
 
 
 class Cancelled(GenerationError):

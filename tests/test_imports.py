@@ -20,6 +20,7 @@ SERVING = {"fastapi", "starlette", "uvicorn", "httpx"}
 FLOORS = (
     DOORS,
     ("shared.cli", "shared.serving"),
+    ("shared.album",),
     ("shared.api", "shared.batch", "shared.mcp", "space.page"),
     (
         "shared.backends",
