@@ -247,6 +247,23 @@ def main(*arguments: str) -> None:
                     progress.note(summary(event.result))
 
 
+@app.local_entrypoint()
+def batch(*arguments: str) -> None:
+    """`cygnet batch` over the fleet: `--prompts-file FILE --out DIR`, and its other options."""
+    from shared.backends.modal.platform import Fleet
+    from shared.cli.batch import add_batch_options, batch_options, run_batch
+    from shared.cli.parser import Parser
+
+    with plain_errors():
+        parser = Parser(prog="modal run modal_app.py::batch")
+        parser.add_argument("--prompts-file", dest="file", required=True, metavar="FILE")
+        add_batch_options(parser)
+        parser.set_defaults(checkpoint=CHECKPOINT, concurrency=MAX_CONTAINERS * MAX_INPUTS)
+        args = parser.parse_args(arguments)
+        fleet = Fleet(generator().run, CHECKPOINT)
+        run_batch(batch_options(args), lambda: fleet, dry_run=args.dry_run, quiet=args.quiet)
+
+
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
     """An error of ours as one line, as the command line shows it."""

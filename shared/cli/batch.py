@@ -33,16 +33,21 @@ def add(commands: Commands) -> None:
     batch = commands.add_parser("batch", help="make the pictures of a file of prompts")
     batch.set_defaults(run=_batch)
     batch.add_argument("file", metavar="FILE", help="CSV, JSON Lines or plain text; - is stdin")
-    batch.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder")
-    batch.add_argument("--dry-run", action="store_true", help="check every row, make nothing")
-    batch.add_argument("--limit", **NUMBER, help="make at most so many pictures now")
-    batch.add_argument("--concurrency", **NUMBER, help="pictures asked for at once (32)")
     batch.add_argument(
         "--backend",
         default="local",
         metavar="NAME",
         help="what draws: local (default), api or fake",
     )
+    add_batch_options(batch)
+
+
+def add_batch_options(batch: argparse.ArgumentParser) -> None:
+    """All but where the rows come from and what draws."""
+    batch.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder")
+    batch.add_argument("--dry-run", action="store_true", help="check every row, make nothing")
+    batch.add_argument("--limit", **NUMBER, help="make at most so many pictures now")
+    batch.add_argument("--concurrency", **NUMBER, help="pictures asked for at once (32)")
     batch.add_argument("--kind", choices=("csv", "jsonl", "text"), help="what FILE is")
     batch.add_argument("--quiet", action="store_true", help="show no progress")
     group = batch.add_argument_group("templates", "{a|b}, {1..9}, and {style} for style.txt.")
@@ -55,7 +60,9 @@ def add(commands: Commands) -> None:
 
 
 def _batch(args: argparse.Namespace) -> None:
-    run_batch(_options(args), find_backend(args.backend), dry_run=args.dry_run, quiet=args.quiet)
+    run_batch(
+        batch_options(args), find_backend(args.backend), dry_run=args.dry_run, quiet=args.quiet
+    )
 
 
 def run_batch(
@@ -94,7 +101,8 @@ async def _run(batch: Batch, backend: Backend, progress: BatchProgress, ctrl_c: 
         await backend.aclose()
 
 
-def _options(args: argparse.Namespace) -> BatchOptions:
+def batch_options(args: argparse.Namespace) -> BatchOptions:
+    """What was given, checked. Raises `InvalidRequest`."""
     given = {name: getattr(args, name, None) for name in GenerationRequest.model_fields}
     fields = {name: value for name, value in given.items() if value is not None}
     if name := fields.get("checkpoint"):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import modal
 from modal import exception
 
 from shared.backends.modal.protocols import CallStats
-from shared.contract import GenerationRequest
+from shared.backends.modal.wire import as_event, check_served
+from shared.contract import BackendStatus, Event, GenerationRequest
 from shared.errors import BackendUnavailable, Cancelled, CygnetError, InternalError
 
 _NO_ANSWER = (
@@ -44,8 +46,32 @@ class DictTable:
             yield key, row
 
 
+async def outcome(call: modal.FunctionCall[Any], wait: float | None = None) -> Any:
+    """What a call returned, after at most `wait` seconds.
+
+    Raises how the call failed as one of our errors; `TimeoutError` or one of `_NO_ANSWER` where that
+    is not known.
+    """
+    try:
+        return await call.get.aio(timeout=wait)
+    except (TimeoutError, CygnetError, *_NO_ANSWER):  # the built-in TimeoutError, not Modal's
+        raise
+    except exception.InputCancellation as error:
+        raise Cancelled("The call was cancelled.", "Send it again.") from error
+    except exception.FunctionTimeoutError as error:
+        raise BackendUnavailable(
+            "The work took longer than a machine gives a request.",
+            "Ask for fewer images or steps.",
+        ) from error
+    except Exception as error:
+        raise InternalError(
+            f"The machine died before the work was done ({type(error).__name__}).",
+            "Send it again; modal app logs has the cause.",
+        ) from error
+
+
 class MethodCalls:
-    """The calls of one method, which takes a job and its request, as `Calls`."""
+    """The calls of the method that takes a job and its request, as `Calls`."""
 
     def __init__(self, method: modal.Function[..., Any, Any]) -> None:
         self._method = method
@@ -56,23 +82,9 @@ class MethodCalls:
 
     async def is_over(self, call: str, wait: float) -> bool:
         try:
-            await modal.FunctionCall.from_id(call).get.aio(timeout=wait)
-        except (TimeoutError, *_NO_ANSWER):  # the builtin one; Modal's own mean something else
+            await outcome(modal.FunctionCall.from_id(call), wait)
+        except (TimeoutError, *_NO_ANSWER):
             return False
-        except exception.InputCancellation as error:
-            raise Cancelled("The call was cancelled.", "Send it again.") from error
-        except exception.FunctionTimeoutError as error:
-            raise BackendUnavailable(
-                "The work took longer than the machine gives a request.",
-                "Ask for fewer images or steps.",
-            ) from error
-        except CygnetError:
-            raise
-        except Exception as error:
-            raise InternalError(
-                f"The machine died before the work was done ({type(error).__name__}).",
-                "Send it again; modal app logs has the cause.",
-            ) from error
         return True
 
     async def cancel(self, call: str) -> None:
@@ -81,3 +93,41 @@ class MethodCalls:
     async def stats(self) -> CallStats:
         now = await self._method.get_current_stats.aio()
         return CallStats(now.backlog, now.num_running_inputs, now.num_total_runners)
+
+
+class Fleet:
+    """As many machines as it takes, as the backend of a program beside them, such as `modal run`.
+
+    Each request is a call of `run`; Modal starts machines for those that wait.
+    """
+
+    name = "modal"
+
+    def __init__(self, run: modal.Function[..., Any, Any], checkpoint: str) -> None:
+        self._run = run
+        self._checkpoint = checkpoint
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        check_served(request, self._checkpoint)
+        call = await self._run.spawn.aio(request.model_dump(mode="json"))
+        try:
+            told = await outcome(call)
+        except asyncio.CancelledError:
+            await asyncio.shield(call.cancel.aio())
+            raise
+        except _NO_ANSWER as error:
+            raise BackendUnavailable(
+                f"Modal does not answer ({type(error).__name__}).", "Try again in a moment."
+            ) from error
+        for event in told:
+            yield as_event(event)
+
+    async def status(self) -> BackendStatus:
+        now = await self._run.get_current_stats.aio()
+        warm = now.num_total_runners > 0
+        return BackendStatus(
+            name=self.name, healthy=True, warm=warm, checkpoints=(self._checkpoint,)
+        )
+
+    async def aclose(self) -> None:
+        pass
