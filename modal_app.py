@@ -14,7 +14,7 @@ container, so it reads no other file and depends on nothing that only one of the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -219,7 +219,27 @@ def web() -> Any:
 
 @app.local_entrypoint()
 def main(*arguments: str) -> None:
-    """One request: `--prompt "..."`, `--out PATH`, and the options of `cygnet generate`."""
+    """One picture for `--prompt "..."`, a folder of them for `--prompts-file FILE --out DIR`.
+
+    The other options are those of `cygnet generate` and `cygnet batch`.
+    """
+    from shared.console import print_error
+
+    many = any(word.partition("=")[0] == "--prompts-file" for word in arguments)
+    try:
+        draw_many(arguments) if many else draw_one(arguments)
+    except CygnetError as error:
+        print_error(error)
+        raise SystemExit(error.exit_code) from None
+
+
+# `modal run modal_app.py` without a name works only where there is one entrypoint, so that
+# `modal run modal_app.py::batch` has to be another name of the same.
+batch = main
+
+
+def draw_one(arguments: Sequence[str]) -> None:
+    """Follow a request's events, and save each image as it comes."""
     from shared.backends.modal.wire import as_event, check_served
     from shared.cli.parser import Parser
     from shared.cli.request import add_request_options
@@ -227,50 +247,35 @@ def main(*arguments: str) -> None:
     from shared.contract import Done, GenerationRequest, ImageReady, parse_request
     from shared.outputs import Outputs, format_of
 
-    with plain_errors():
-        parser = Parser(prog="modal run modal_app.py")
-        add_request_options(parser).add_argument("--prompt", required=True, help="what to draw")
-        parser.add_argument("--out", default="outputs", metavar="PATH", help="file or folder")
-        args = parser.parse_args(arguments)
-        given = {name: getattr(args, name, None) for name in GenerationRequest.model_fields}
-        given["checkpoint"] = given["checkpoint"] or CHECKPOINT
-        request = parse_request(given | {"output_format": format_of(args.out)})
-        check_served(request, CHECKPOINT)
-        outputs = Outputs(args.out, request, force=False)
-        with LineProgress(request) as progress:
-            for told in generator().stream.remote_gen(request.model_dump(mode="json")):
-                event = as_event(told)
-                progress.show(event)
-                if isinstance(event, ImageReady):
-                    print(outputs.save(event))
-                elif isinstance(event, Done):
-                    progress.note(summary(event.result))
+    parser = Parser(prog="modal run modal_app.py")
+    add_request_options(parser).add_argument("--prompt", required=True, help="what to draw")
+    parser.add_argument("--out", default="outputs", metavar="PATH", help="file or folder")
+    args = parser.parse_args(arguments)
+    given = {name: getattr(args, name, None) for name in GenerationRequest.model_fields}
+    given["checkpoint"] = given["checkpoint"] or CHECKPOINT
+    request = parse_request(given | {"output_format": format_of(args.out)})
+    check_served(request, CHECKPOINT)
+    outputs = Outputs(args.out, request, force=False)
+    with LineProgress(request) as progress:
+        for told in generator().stream.remote_gen(request.model_dump(mode="json")):
+            event = as_event(told)
+            progress.show(event)
+            if isinstance(event, ImageReady):
+                print(outputs.save(event))
+            elif isinstance(event, Done):
+                progress.note(summary(event.result))
 
 
-@app.local_entrypoint()
-def batch(*arguments: str) -> None:
-    """`cygnet batch` over the fleet: `--prompts-file FILE --out DIR`, and its other options."""
+def draw_many(arguments: Sequence[str]) -> None:
+    """`cygnet batch` over as many machines as it takes."""
     from shared.backends.modal.platform import Fleet
     from shared.cli.batch import add_batch_options, batch_options, run_batch
     from shared.cli.parser import Parser
 
-    with plain_errors():
-        parser = Parser(prog="modal run modal_app.py::batch")
-        parser.add_argument("--prompts-file", dest="file", required=True, metavar="FILE")
-        add_batch_options(parser)
-        parser.set_defaults(checkpoint=CHECKPOINT, concurrency=MAX_CONTAINERS * MAX_INPUTS)
-        args = parser.parse_args(arguments)
-        fleet = Fleet(generator().run, CHECKPOINT)
-        run_batch(batch_options(args), lambda: fleet, dry_run=args.dry_run, quiet=args.quiet)
-
-
-@contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
-    """An error of ours as one line, as the command line shows it."""
-    from shared.console import print_error
-
-    try:
-        yield
-    except CygnetError as error:
-        print_error(error)
-        raise SystemExit(error.exit_code) from None
+    parser = Parser(prog="modal run modal_app.py::batch")
+    parser.add_argument("--prompts-file", dest="file", required=True, metavar="FILE")
+    add_batch_options(parser)
+    parser.set_defaults(checkpoint=CHECKPOINT, concurrency=MAX_CONTAINERS * MAX_INPUTS)
+    args = parser.parse_args(arguments)
+    fleet = Fleet(generator().run, CHECKPOINT)
+    run_batch(batch_options(args), lambda: fleet, dry_run=args.dry_run, quiet=args.quiet)
