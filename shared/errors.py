@@ -23,6 +23,7 @@
         ├── DiskFull               disk_full
         ├── DataUnusable           data_unusable
         ├── QueueFull              queue_full
+        ├── SpendingLimit          spending_limit
         ├── RateLimited            rate_limited
         ├── BackendUnavailable     backend_unavailable
         ├── AddressUnavailable     address_unavailable
@@ -49,6 +50,9 @@ class CygnetError(Exception):
         super().__init__(message, next_step)
         self.message = message
         self.next_step = next_step
+        self.began = False
+        """Whether the work may have begun elsewhere and go on there: to send it to another backend
+        might be to do it twice."""
 
     def __str__(self) -> str:
         return f"{self.message} {self.next_step}"
@@ -101,7 +105,7 @@ class OutputExists(InputError):
 
 
 class InvalidSetting(InputError):
-    """An environment variable holds a value that cannot be used."""
+    """An environment variable, or the file of backends, holds what cannot be used."""
 
     code = "invalid_setting"
 
@@ -197,6 +201,12 @@ class QueueFull(GenerationError):
         super().__init__(message, next_step)
         self.waiting = waiting
         self.retry_after = retry_after
+
+
+class SpendingLimit(GenerationError):
+    """The work would cost more, or be one call more, than the user allows."""
+
+    code = "spending_limit"
 
 
 class RateLimited(GenerationError):

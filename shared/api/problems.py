@@ -27,6 +27,7 @@ from shared.errors import (
     OutOfMemory,
     QueueFull,
     RateLimited,
+    SpendingLimit,
     Unauthorised,
 )
 
@@ -40,6 +41,7 @@ _STATUSES: tuple[tuple[type[CygnetError], int], ...] = (
     (NotFound, 404),
     (InputError, 422),
     (QueueFull, 429),
+    (SpendingLimit, 429),
     (RateLimited, 429),
     (Cancelled, 409),
     (BackendUnavailable, 503),
