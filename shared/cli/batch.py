@@ -42,20 +42,20 @@ def add(commands: Commands) -> None:
     add_batch_options(batch)
 
 
-def add_batch_options(batch: argparse.ArgumentParser) -> None:
-    """All but where the rows come from and what draws."""
-    batch.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder")
-    batch.add_argument("--dry-run", action="store_true", help="check every row, make nothing")
-    batch.add_argument("--limit", **NUMBER, help="make at most so many pictures now")
-    batch.add_argument("--concurrency", **NUMBER, help="pictures asked for at once (32)")
-    batch.add_argument("--kind", choices=("csv", "jsonl", "text"), help="what FILE is")
-    batch.add_argument("--quiet", action="store_true", help="show no progress")
-    group = batch.add_argument_group("templates", "{a|b}, {1..9}, and {style} for style.txt.")
+def add_batch_options(parser: argparse.ArgumentParser) -> None:
+    """All but the file and the backend, which not every door has."""
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder")
+    parser.add_argument("--dry-run", action="store_true", help="check every row, make nothing")
+    parser.add_argument("--limit", **NUMBER, help="make at most so many pictures now")
+    parser.add_argument("--concurrency", **NUMBER, help="pictures asked for at once (32)")
+    parser.add_argument("--kind", choices=("csv", "jsonl", "text"), help="what FILE is")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    group = parser.add_argument_group("templates", "{a|b}, {1..9}, and {style} for style.txt.")
     group.add_argument("--words", type=Path, metavar="DIR", help="wordlists (FILE's own folder)")
     group.add_argument("--sample", **NUMBER, help="of each row's combinations, so many")
     group.add_argument("--batch-seed", **NUMBER, help="samples and missing seeds follow it (0)")
     group.add_argument("--name", metavar="TEXT", help=f"of a file (default: {DEFAULT})")
-    request = add_request_options(batch)
+    request = add_request_options(parser)
     request.add_argument("--format", dest="output_format", metavar="NAME", help="png, webp or jpeg")
 
 
@@ -102,7 +102,7 @@ async def _run(batch: Batch, backend: Backend, progress: BatchProgress, ctrl_c: 
 
 
 def batch_options(args: argparse.Namespace) -> BatchOptions:
-    """What was given, checked. Raises `InvalidRequest`."""
+    """What was given, checked. Raises `InvalidRequest`, naming the option."""
     given = {name: getattr(args, name, None) for name in GenerationRequest.model_fields}
     fields = {name: value for name, value in given.items() if value is not None}
     if name := fields.get("checkpoint"):
