@@ -302,6 +302,12 @@ class Queued(_Wire):
     position: int
 
 
+class Starting(_Wire):
+    """No machine was there to do the work, and one is being started: minutes rather than seconds."""
+
+    type: Literal["starting"] = "starting"
+
+
 class Step(_Wire):
     """One denoising step of one image is done; `step` counts from 1 to `steps`."""
 
@@ -359,7 +365,7 @@ class Done(_Wire):
     result: GenerationResult
 
 
-Event = Annotated[Queued | Step | ImageReady | Done, Field(discriminator="type")]
+Event = Annotated[Queued | Starting | Step | ImageReady | Done, Field(discriminator="type")]
 
 
 class BackendStatus(_Wire):

@@ -56,6 +56,7 @@ class ApiBackend:
     """
 
     name = "api"
+    timeout = TIMEOUT
 
     def __init__(
         self,
@@ -72,7 +73,7 @@ class ApiBackend:
         self._client = httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=TIMEOUT,
+            timeout=self.timeout,
             transport=transport,
             follow_redirects=True,  # some hosts answer 303 while a call still waits
         )
