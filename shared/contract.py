@@ -325,6 +325,9 @@ class GenerationResult(_Wire):
         default=None, description="of the checkpoint's weights, where known"
     )
     backend: str
+    backend_reason: str = Field(
+        default="", description="why that backend served, and what was tried before it"
+    )
     cost_usd: float | None = Field(default=None, description="where a price is known")
 
 
@@ -344,6 +347,9 @@ class BackendStatus(_Wire):
     name: str
     healthy: bool
     warm: bool = Field(description="whether a request would start at once")
+    wait_seconds: float | None = Field(
+        default=None, description="until a request sent now would start, where known"
+    )
     checkpoints: tuple[str, ...] = ()
     memory_bytes: int | None = Field(default=None, description="on its device, where known")
     detail: str = ""

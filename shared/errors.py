@@ -24,6 +24,7 @@
         ├── DataUnusable           data_unusable
         ├── QueueFull              queue_full
         ├── RateLimited            rate_limited
+        ├── SpendingLimit          spending_limit
         ├── BackendUnavailable     backend_unavailable
         ├── AddressUnavailable     address_unavailable
         ├── Cancelled              cancelled
@@ -48,6 +49,9 @@ class CygnetError(Exception):
         super().__init__(message, next_step)
         self.message = message
         self.next_step = next_step
+        self.began = False
+        """Whether the work may have begun elsewhere and go on there: to send it to another backend
+        might be to do it twice."""
 
     def __str__(self) -> str:
         return f"{self.message} {self.next_step}"
@@ -100,7 +104,7 @@ class OutputExists(InputError):
 
 
 class InvalidSetting(InputError):
-    """An environment variable holds a value that cannot be used."""
+    """An environment variable, or the file of backends, holds what cannot be used."""
 
     code = "invalid_setting"
 
@@ -206,6 +210,12 @@ class RateLimited(GenerationError):
     def __init__(self, message: str, next_step: str, retry_after: int = 5) -> None:
         super().__init__(message, next_step)
         self.retry_after = retry_after
+
+
+class SpendingLimit(GenerationError):
+    """The work would cost more, or be one call more, than the user allows."""
+
+    code = "spending_limit"
 
 
 class BackendUnavailable(GenerationError):

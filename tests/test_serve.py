@@ -36,7 +36,7 @@ class Stuck(FakeBackend):
                 await asyncio.Event().wait()
             yield event
 
-shared.backends._OPENERS["fake"] = lambda previews: Stuck()
+shared.backends._OPENERS["fake"] = lambda *_: Stuck()
 """
 
 DOCS = (ROOT / "docs/api.md").read_text()

@@ -27,6 +27,7 @@ from shared.errors import (
     OutOfMemory,
     QueueFull,
     RateLimited,
+    SpendingLimit,
     Unauthorised,
 )
 
@@ -41,6 +42,7 @@ _STATUSES: tuple[tuple[type[CygnetError], int], ...] = (
     (InputError, 422),
     (QueueFull, 429),
     (RateLimited, 429),
+    (SpendingLimit, 429),
     (Cancelled, 409),
     (BackendUnavailable, 503),
     (CheckpointMissing, 503),

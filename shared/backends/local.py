@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib
+import importlib.util
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
@@ -64,14 +65,16 @@ class LocalBackend:
             engine.cancel(generation)
 
     async def status(self) -> BackendStatus:
-        """Warm once a checkpoint is loaded."""
+        """Warm once a checkpoint is loaded. Imports nothing."""
         held = [engine.memory_bytes or 0 for engine in self._engines.values()]
+        healthy = importlib.util.find_spec("torch") is not None
         return BackendStatus(
             name=self.name,
-            healthy=True,
+            healthy=healthy,
             warm=any(engine.loaded.is_set() for engine in self._engines.values()),
             checkpoints=tuple(checkpoint.name for checkpoint in CHECKPOINTS),
             memory_bytes=max(held, default=0) or None,
+            detail="" if healthy else "torch is not installed.",
         )
 
     async def aclose(self) -> None:

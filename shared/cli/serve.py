@@ -39,7 +39,12 @@ def _add_serve_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--log-prompts", action="store_true", help="puts prompts into the log")
     parser.add_argument(
-        "--backend", default="local", metavar="NAME", help="what draws: local (default) or fake"
+        "--backend", metavar="NAME", help="what draws: auto, or one of cygnet backends"
+    )
+    parser.add_argument(
+        "--child",
+        action="store_true",
+        help="for a program that starts it: keep nothing, end with standard input",
     )
 
 
