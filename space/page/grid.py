@@ -37,6 +37,7 @@ EXAMPLES = {
     "Style": "3d render, flat design, cartoon, sticker",
     NOTHING: "",
 }
+ENDED = "() => document.body.classList.remove('working-grid')"
 MOST_CELLS = 36
 _AT_ONCE = 4
 
@@ -141,7 +142,8 @@ class Grid:
             show_progress="minimal",
             api_visibility="private",
         )
-        stop.click(None, cancels=drawn)
+        drawn.then(None, js=ENDED, **QUIET)
+        stop.click(None, cancels=drawn, js=ENDED)
 
     def estimate(self, *values: Any) -> str:
         """What the grid will take, before it runs."""

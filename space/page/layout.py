@@ -64,9 +64,9 @@ def create_page(workshop: Workshop, concurrency: int = 16, max_queued: int = 64)
                 drawing(workshop), [kept, asked.lock, *asked.parts], outcome, **work
             ),
         ]
-        asked.stop.click(None, cancels=drawn)
+        asked.stop.click(None, cancels=drawn, js=ENDED)
         for work_done in drawn:
-            work_done.then(past.strip, kept, strip, **QUIET)
+            work_done.then(past.strip, kept, strip, js=ENDED, **QUIET)
 
         upload.upload(restore.from_file, upload, [said, *asked.settings], **QUIET)
         on_stage.use(_use, None, [said, *asked.settings], **QUIET)
@@ -97,6 +97,7 @@ def create_page(workshop: Workshop, concurrency: int = 16, max_queued: int = 64)
     return page.queue(max_size=max_queued)
 
 
+ENDED = "(...given) => (document.body.classList.remove('working'), given)"
 LIVE: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
 """What waits its turn: Gradio shows its place in the queue."""
 

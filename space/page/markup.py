@@ -41,8 +41,16 @@ def link(request: GenerationRequest) -> str:
     return f"?{urlencode(request.model_dump())}"
 
 
+LABELS = {"num_images": "Pictures", "guidance_scale": "Guidance", "negative_prompt": "Avoid"}
+"""What the page calls a field that goes by another name elsewhere."""
+
+
 def error_notice(error: CygnetError) -> str:
-    return notice(f"{error.message} {error.next_step}", "error", error.code)
+    """What was wrong and what to do, in the words of the page."""
+    text = str(error)
+    for name, label in LABELS.items():
+        text = text.replace(name, label)
+    return notice(text, "error", error.code)
 
 
 def notice(text: str, kind: str = "info", code: str = "") -> str:
@@ -93,6 +101,7 @@ def settings_list(request: GenerationRequest) -> str:
     rows = {
         "Avoid": request.negative_prompt,
         "Checkpoint": request.checkpoint,
+        "Seed": request.seed,
         "Size": f"{request.width} × {request.height}",
         "Steps": request.steps,
         "Guidance": f"{request.guidance_scale:g}",
