@@ -309,6 +309,8 @@ class Step(_Wire):
     steps: int
     preview: FileBytes | None = None
     """A small JPEG of the picture so far."""
+    batch: int | None = Field(default=None, description="images that this step advanced at once")
+    seconds: float | None = Field(default=None, description="what this step took")
 
 
 class ImageReady(_Wire):
@@ -342,6 +344,9 @@ class GenerationResult(_Wire):
         default=None, description="of the checkpoint's weights, where known"
     )
     backend: str
+    backend_reason: str = Field(
+        default="", description="why that backend served, and what was tried before it"
+    )
     cost_usd: float | None = Field(default=None, description="where a price is known")
 
 
@@ -361,7 +366,11 @@ class BackendStatus(_Wire):
     name: str
     healthy: bool
     warm: bool = Field(description="whether a request would start at once")
+    wait_seconds: float | None = Field(
+        default=None, description="until a request sent now would start, where known"
+    )
     checkpoints: tuple[str, ...] = ()
+    memory_bytes: int | None = Field(default=None, description="on its device, where known")
     detail: str = ""
 
 

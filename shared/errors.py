@@ -23,6 +23,8 @@
         ├── DiskFull               disk_full
         ├── DataUnusable           data_unusable
         ├── QueueFull              queue_full
+        ├── SpendingLimit          spending_limit
+        ├── RateLimited            rate_limited
         ├── BackendUnavailable     backend_unavailable
         ├── AddressUnavailable     address_unavailable
         ├── Cancelled              cancelled
@@ -47,6 +49,9 @@ class CygnetError(Exception):
         super().__init__(message, next_step)
         self.message = message
         self.next_step = next_step
+        self.began = False
+        """Whether the work may have begun elsewhere and go on there: to send it to another backend
+        might be to do it twice."""
 
     def __str__(self) -> str:
         return f"{self.message} {self.next_step}"
@@ -99,7 +104,7 @@ class OutputExists(InputError):
 
 
 class InvalidSetting(InputError):
-    """An environment variable holds a value that cannot be used."""
+    """An environment variable, or the file of backends, holds what cannot be used."""
 
     code = "invalid_setting"
 
@@ -194,6 +199,22 @@ class QueueFull(GenerationError):
     ) -> None:
         super().__init__(message, next_step)
         self.waiting = waiting
+        self.retry_after = retry_after
+
+
+class SpendingLimit(GenerationError):
+    """The work would cost more, or be one call more, than the user allows."""
+
+    code = "spending_limit"
+
+
+class RateLimited(GenerationError):
+    """A key has sent as many requests as it may. In `retry_after` seconds it may send another."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, next_step: str, retry_after: int = 5) -> None:
+        super().__init__(message, next_step)
         self.retry_after = retry_after
 
 

@@ -7,31 +7,39 @@ only, so that no web page can lead a browser to it under a name of its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
+import os
 import sys
-from collections.abc import Mapping
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from shared.api import ApiOptions, create_api
+from shared.api.logs import JsonFormatter
 from shared.api.options import DAY
 from shared.api.server import Server, listen
-from shared.backends import find_backend
+from shared.backends import Backend, Opening, find_backend, open_backend, read_backends
 from shared.contract import Limit
 from shared.errors import InvalidRequest, InvalidSetting
-from shared.settings import settings
+from shared.settings import data_folder, settings
 from shared.store import Store
 
 _LIMITS = {
     "port": Limit(0, 65535),
     "max_queued": Limit(0, 100_000),
+    "requests_per_minute": Limit(0, 1_000_000),
     "keep_days": Limit(0, 36_500, whole=False),
     "keep_gib": Limit(0, 1_000_000, whole=False),
 }
+
+_LONGEST_STOP = 10.0
+"""Seconds in which a child stops of its own; what holds it up must not outlive its parent."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,8 @@ class ServeOptions:
     host: str
     port: int
     backend: str
+    child: bool
+    """Whether a program of ours started it: it keeps nothing, and ends when its input does."""
     api: ApiOptions
 
 
@@ -67,11 +77,16 @@ def read_options(given: Mapping[str, Any]) -> ServeOptions:
         hosts=() if keys else tuple(dict.fromkeys((host, "127.0.0.1", "localhost", "::1"))),
         origins=tuple(given["origin"]),
         max_queued=given["max_queued"],
+        requests_per_minute=given["requests_per_minute"],
+        private_webhooks=given["private_webhooks"],
+        log_prompts=given["log_prompts"],
         keep_seconds=given["keep_days"] * DAY,
         keep_bytes=int(given["keep_gib"] * 2**30),
-        warm_up=True,
+        warm_up=not given["child"],  # a child is started because a request waits for it
+        grace=0 if given["child"] else ApiOptions.grace,
     )
-    return ServeOptions(host, given["port"], given["backend"], api)
+    backend = given["backend"] or settings().backend
+    return ServeOptions(host, given["port"], backend, given["child"], api)
 
 
 def _is_this_machine(host: str) -> bool:
@@ -81,25 +96,47 @@ def _is_this_machine(host: str) -> bool:
         return False
 
 
-def data_folder() -> Path:
-    """Where jobs and images are kept."""
-    return settings().data_dir or platformdirs.user_data_path("cygnet", appauthor=False)
-
-
 def serve(options: ServeOptions) -> None:
     """Answer until a signal says to stop, then let what runs end, or hand it back.
 
     Raises `AddressUnavailable`, `UnknownBackend`, `DataUnusable`, or what a folder may raise.
     """
-    open_backend = find_backend(options.backend, previews=True)
-    with listen(options.host, options.port) as listener:
-        store = Store(data_folder())
+    backend = _backend(options)
+    with listen(options.host, options.port) as listener, _folder(options) as folder:
+        store = Store(folder)
         _log_to_stderr()
-        app = create_api(open_backend(), store, options.api)
+        server = Server(create_api(backend, store, options.api))
+        if options.child:
+            threading.Thread(target=_end_with_input, args=[server], daemon=True).start()
         print(_address(options.host, listener.getsockname()[1]), flush=True)
         if not options.api.keys:
             print("CYGNET_API_KEY is not set: this machine only, no key asked.", file=sys.stderr)
-        asyncio.run(Server(app).serve([listener]))
+        asyncio.run(server.serve([listener]))
+
+
+def _backend(options: ServeOptions) -> Backend:
+    """The one of that name; for a child only that, for whoever started it has chosen already."""
+    if options.child:
+        return open_backend(read_backends().find(options.backend), Opening(previews=True))
+    return find_backend(options.backend, previews=True)()
+
+
+@contextlib.contextmanager
+def _folder(options: ServeOptions) -> Iterator[Path]:
+    if not options.child:
+        yield data_folder()
+        return
+    with tempfile.TemporaryDirectory(prefix="cygnet-") as folder:
+        yield Path(folder)
+
+
+def _end_with_input(server: Server) -> None:
+    """Stop when the parent closes our standard input, which the system does for one that died."""
+    while sys.stdin.buffer.read(2**16):
+        pass
+    server.should_exit = True
+    time.sleep(_LONGEST_STOP)
+    os._exit(1)
 
 
 def _address(host: str, port: int) -> str:
@@ -109,7 +146,8 @@ def _address(host: str, port: int) -> str:
 def _log_to_stderr() -> None:
     """The other commands keep logs off the terminal; of a server they are the only sign."""
     logging.disable(logging.NOTSET)
-    form = "%(asctime)s %(levelname)s %(name)s %(message)s"
-    logging.basicConfig(level=logging.WARNING, format=form, force=True)
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in ("shared", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.INFO)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from shared.errors import InvalidSetting
@@ -42,12 +43,18 @@ class Settings(BaseModel):
 
     checkpoint: str = "cygnet-tiny"
     backend: str = "local"
-    """Where a door has its pictures made, if it is not told."""
+    """What draws where nobody says it: the name of a backend, or auto."""
+    config: Path | None = None
+    """The file that describes backends; None for backends.toml in the user's folder of settings."""
     acceleration: Acceleration = Acceleration()
     data_dir: Path | None = None
     """Where jobs and their images are kept; None for the user's data folder of the platform."""
     api_url: Annotated[str | None, Field(pattern=r"^https?://[^\s/@]+(/\S*)?$")] = None
     """The server that the backend named api generates on; without a user or password."""
+    modal_url: Annotated[str | None, Field(pattern=r"^https?://[^\s/@]+(/\S*)?$")] = None
+    """The deployment that the backend named modal generates on."""
+    space: str | None = None
+    """The Space that the backend named space generates on: OWNER/NAME, or its address."""
     api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_words)] = ()
     """Any of them opens the API, and the first is what a client sends.
 
@@ -58,6 +65,7 @@ class Settings(BaseModel):
 VARIABLES = {
     "CYGNET_CHECKPOINT": ("checkpoint",),
     "CYGNET_BACKEND": ("backend",),
+    "CYGNET_CONFIG": ("config",),
     "CYGNET_DEVICE": ("acceleration", "device"),
     "CYGNET_DTYPE": ("acceleration", "dtype"),
     "CYGNET_QUANTISATION": ("acceleration", "quantisation"),
@@ -66,6 +74,8 @@ VARIABLES = {
     "CYGNET_DATA_DIR": ("data_dir",),
     "CYGNET_API_URL": ("api_url",),
     "CYGNET_API_KEY": ("api_keys",),
+    "CYGNET_MODAL_URL": ("modal_url",),
+    "CYGNET_SPACE": ("space",),
 }
 
 
@@ -97,3 +107,19 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
 def settings() -> Settings:
     """The settings of this process."""
     return read_settings(os.environ)
+
+
+def secret(variable: str) -> str:
+    """The key in a variable that a backend's settings name, the first if it holds several; or ""."""
+    return next(iter(os.environ.get(variable, "").replace(",", " ").split()), "")
+
+
+def config_file() -> Path:
+    """The file that describes backends, whether it exists or not."""
+    default = platformdirs.user_config_path("cygnet", appauthor=False) / "backends.toml"
+    return settings().config or default
+
+
+def data_folder() -> Path:
+    """Where jobs, images and what was spent are kept."""
+    return settings().data_dir or platformdirs.user_data_path("cygnet", appauthor=False)

@@ -9,6 +9,7 @@ import hypothesis
 import pytest
 
 from shared.backends import Backend
+from shared.backends.config import KEY_VARIABLES
 from shared.backends.fake import FakeBackend
 from shared.cli import generate
 from shared.contract import Event
@@ -20,9 +21,13 @@ hypothesis.settings.load_profile("cygnet")
 
 
 @pytest.fixture(autouse=True)
-def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in VARIABLES:
+def no_settings_from_outside(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    for variable in (*VARIABLES, *KEY_VARIABLES.values()):
         monkeypatch.delenv(variable, raising=False)
+    for folder in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):  # the user's own backends and pictures
+        monkeypatch.setenv(folder, str(tmp_path_factory.getbasetemp() / folder))
     settings.cache_clear()
 
 

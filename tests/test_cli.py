@@ -264,7 +264,7 @@ def save_with_text(path: Path, text: str) -> None:
         (["generate", "f", "--out", "a.png", "--format", "webp"], "invalid_request", "is png"),
         (["generate", "fox", "--checkpoint", "cygnet-tny"], "unknown_checkpoint", "cygnet-tiny?"),
         (["generate", "fox", "--checkpoint", "./none"], "unknown_checkpoint", "no folder"),
-        (["generate", "fox", "--backend", "cloud"], "unknown_backend", "Choose one of local"),
+        (["generate", "fox", "--backend", "cloud"], "unknown_backend", "Choose one of auto, local"),
         (["generate", "--from", "none.png"], "unreadable_image", "No such file"),
         (["generate", "--from", "."], "unreadable_image", "not a file"),
         (["generate", "fox", "--stps", "3"], "invalid_request", "--stps"),

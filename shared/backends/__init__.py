@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncGenerator, Callable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
+from shared.backends.config import BackendConfig, Kind, read_backends
 from shared.contract import BackendStatus, Event, GenerationRequest
-from shared.errors import InvalidSetting, UnknownBackend
+from shared.errors import PackageMissing
 from shared.settings import settings
+
+if TYPE_CHECKING:
+    from shared.backends.router import Router
 
 
 class Backend(Protocol):
@@ -32,38 +37,70 @@ class Backend(Protocol):
         ...
 
 
-def _local(previews: bool) -> Backend:
+@dataclass(frozen=True)
+class Opening:
+    """How a backend is opened."""
+
+    previews: bool = False
+    """With previews in its steps, if it can."""
+    apart: bool = False
+    """The engine of this machine in a process of its own: torch stays out of this one."""
+    fail_fast: bool = False
+    """Leave at once where the work surely has not begun: another backend can be tried."""
+
+
+def _local(_config: BackendConfig, how: Opening) -> Backend:
+    if how.apart:
+        from shared.backends.child import ChildBackend
+
+        return ChildBackend()
+
     from shared.backends.local import LocalBackend
 
-    return LocalBackend(settings().acceleration, previews)
+    return LocalBackend(settings().acceleration, how.previews)
 
 
-def _fake(_previews: bool) -> Backend:
+def _fake(_config: BackendConfig, _how: Opening) -> Backend:
     from shared.backends.fake import FakeBackend
 
     return FakeBackend()
 
 
-def _api(_previews: bool) -> Backend:
+def _api(config: BackendConfig, how: Opening) -> Backend:
     from shared.backends.api_client import ApiBackend
 
-    if not (url := settings().api_url):
-        raise InvalidSetting("CYGNET_API_URL is not set.", "Set it to the server's address.")
-    keys = settings().api_keys
-    return ApiBackend(url, keys[0].get_secret_value() if keys else "")
+    return ApiBackend(config.required_address, config.key, fail_fast=how.fail_fast)
 
 
 # Imported when opened: the local backend brings torch with it, the one of an API httpx.
-_OPENERS = {"local": _local, "api": _api, "fake": _fake}
+_OPENERS: dict[Kind, Callable[[BackendConfig, Opening], Backend]] = {
+    "local": _local,
+    "api": _api,
+    "fake": _fake,
+}
 
 
-def find_backend(name: str, previews: bool = False) -> Callable[[], Backend]:
-    """What opens the backend of that name, with previews in its steps if it can.
+def open_backend(config: BackendConfig, how: Opening | None = None) -> Backend:
+    """The backend, which was not asked anything yet.
 
-    Raises `UnknownBackend`.
+    Raises `InvalidSetting` if its address or its key is missing, `PackageMissing`.
     """
-    if opener := _OPENERS.get(name):
-        return functools.partial(opener, previews)
-    raise UnknownBackend(
-        f"There is no backend named {name[:100]!r}.", f"Choose one of {', '.join(_OPENERS)}."
-    )
+    try:
+        return _OPENERS[config.kind](config, how or Opening())
+    except ImportError as error:
+        raise PackageMissing(
+            f"The backend {config.name} needs a package that is not installed: {error.name}.",
+            "Install it with: pip install 'cygnet[serve]'",
+        ) from error
+
+
+def find_backend(name: str, previews: bool = False, apart: bool = False) -> Callable[[], Router]:
+    """What opens the backend of that name, or `auto`, behind a router that says who served.
+
+    Raises `UnknownBackend`, or `InvalidSetting` if the file of backends is wrong.
+    """
+    from shared.backends.router import Router
+
+    backends = read_backends()
+    backends.check(name)
+    return functools.partial(Router, backends, name, Opening(previews, apart))

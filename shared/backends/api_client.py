@@ -21,8 +21,9 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from shared.backends.sse import Message, read_messages
-from shared.contract import BackendStatus, Done, Event, GenerationRequest
-from shared.errors import BackendUnavailable, CygnetError, InternalError, error_of
+from shared.contract import BackendStatus, Done, Event, GenerationRequest, ImageReady
+from shared.errors import BackendUnavailable, CygnetError, InternalError, UnreadableImage, error_of
+from shared.images import thumbnail
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
@@ -31,6 +32,9 @@ TIMEOUT = httpx.Timeout(connect=10, read=60, write=30, pool=10)
 
 MAX_TRIES = 6
 """In a row without anything new: about half a minute."""
+
+_MAYBE_TAKEN = {408, 502, 504}
+"""What stands between answers so, of a server that may have heard the call."""
 
 _TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
@@ -46,7 +50,9 @@ def wait_before(attempt: int, asked: float | None = None) -> float:
 class ApiBackend:
     """Generates on the server at `url`, with `key` if it asks for one.
 
-    `transport` stands in for the network, and `wait` for the time between two tries.
+    `priority` is the urgency of its jobs, from 0 to 7, as RFC 9218 has it: from 5 on they give way
+    to what somebody waits for. With `fail_fast` it gives up at once where the server has surely not
+    taken the job. `transport` stands in for the network, and `wait` for the time between two tries.
     """
 
     name = "api"
@@ -55,10 +61,14 @@ class ApiBackend:
         self,
         url: str,
         key: str = "",
+        priority: int | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         wait: Callable[[int, float | None], float] = wait_before,
+        fail_fast: bool = False,
     ) -> None:
         self._wait = wait
+        self._fail_fast = fail_fast
+        self._priority = {} if priority is None else {"Priority": f"u={priority}"}
         self._client = httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -76,9 +86,14 @@ class ApiBackend:
                 async for message in messages:
                     ended = message.event in ("done", "error")
                     event = _event(message)
+                    if isinstance(event, ImageReady):
+                        await asyncio.to_thread(_check_whole, event)
                     yield event
                     if isinstance(event, Done):
                         return
+        except CygnetError as error:
+            error.began = not ended
+            raise
         finally:
             if not ended:
                 await self._cancel(job)
@@ -105,11 +120,16 @@ class ApiBackend:
         await self._client.aclose()
 
     async def _submit(self, request: GenerationRequest) -> str:
-        headers = {"Idempotency-Key": secrets.token_hex(16)}
+        headers = {"Idempotency-Key": secrets.token_hex(16), **self._priority}
         job = await self._call(
             "POST", "/v1/jobs", json=request.model_dump(mode="json"), headers=headers
         )
-        return str(job["id"])
+        try:
+            return str(job["id"])
+        except (KeyError, TypeError) as error:
+            fault = _not_ours(error)
+            fault.began = True
+            raise fault from error
 
     async def _cancel(self, job: str) -> None:
         """Tell the server that nobody reads; where it cannot be told, it finishes the job in vain."""
@@ -118,19 +138,23 @@ class ApiBackend:
 
     async def _call(self, method: str, path: str, tries: int = MAX_TRIES, **options: Any) -> Any:
         """The JSON of a call that may safely be repeated, and is, unless its answer is final."""
+        failure: CygnetError
+        maybe_taken = False
         for attempt in itertools.count(1):
-            asked: float | None = None
+            asked, final = None, attempt >= tries
             try:
                 answer = await self._client.request(method, path, **options)
-            except httpx.TransportError as error:
-                failure: CygnetError = _unreachable(error)
-            else:
-                if answer.is_success:
-                    return answer.json()
+                if answer.is_success and _is_json(answer):
+                    return _whole_json(answer)
                 failure, asked = _refusal(answer), _retry_after(answer)
-                if answer.status_code not in _TRY_AGAIN:
-                    raise failure
-            if attempt == tries:
+                final |= answer.status_code not in _TRY_AGAIN
+                led_on = answer.request.method != method  # by 303, from where the call was heard
+                maybe_taken |= led_on or answer.status_code in _MAYBE_TAKEN
+            except httpx.RequestError as error:
+                failure = _unreachable(error)
+                maybe_taken |= not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            failure.began = maybe_taken
+            if final or (self._fail_fast and not maybe_taken):
                 raise failure
             await asyncio.sleep(self._wait(attempt, asked))
 
@@ -146,7 +170,7 @@ class ApiBackend:
                         yield message
                         if message.event in ("done", "error"):
                             return
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 failure = _unreachable(error)
             fruitless += 1
             if fruitless >= MAX_TRIES:
@@ -176,15 +200,35 @@ def _event(message: Message) -> Event:
         raise _not_ours(error) from error
 
 
+def _check_whole(event: ImageReady) -> None:
+    try:
+        thumbnail(event.image, 1)
+    except UnreadableImage as error:
+        raise InternalError(
+            f"The server sent picture {event.index + 1} damaged.", "Try again; see its disk."
+        ) from error
+
+
 def _refusal(answer: httpx.Response) -> CygnetError:
     try:
         problem = answer.json()
         return error_of(str(problem["code"]), str(problem["detail"]), str(problem["next_step"]))
     except (ValueError, KeyError, TypeError):
+        what = "what is no answer of Cygnet's, with status" if answer.is_success else "with status"
         return BackendUnavailable(
-            f"The server answered with status {answer.status_code}.",
-            "Check its address and its log.",
+            f"The server answered {what} {answer.status_code}.", "Check its address and its log."
         )
+
+
+def _is_json(answer: httpx.Response) -> bool:
+    return answer.headers.get("content-type", "").startswith("application/json")
+
+
+def _whole_json(answer: httpx.Response) -> Any:
+    try:
+        return answer.json()
+    except ValueError:
+        raise httpx.RemoteProtocolError("the answer was cut short") from None
 
 
 def _retry_after(answer: httpx.Response) -> float | None:
@@ -192,7 +236,7 @@ def _retry_after(answer: httpx.Response) -> float | None:
     return float(text) if text.isascii() and text.isdigit() else None
 
 
-def _unreachable(error: httpx.TransportError) -> BackendUnavailable:
+def _unreachable(error: httpx.RequestError) -> BackendUnavailable:
     return BackendUnavailable(
         f"The server cannot be reached ({type(error).__name__}).",
         "Check its address and the network.",

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from shared import __version__, console
-from shared.cli import checkpoints, generate, inspect, serve
+from shared.cli import backends, checkpoints, generate, inspect, serve
 from shared.cli.parser import Parser
 from shared.errors import Cancelled, CygnetError, InternalError
 
-COMMANDS = (generate, checkpoints, serve, inspect)
+COMMANDS = (generate, checkpoints, backends, serve, inspect)
 """In the order of the help page."""
 
 

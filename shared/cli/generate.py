@@ -13,6 +13,7 @@ from typing import Any
 
 from shared import console
 from shared.backends import Backend, find_backend
+from shared.backends.config import AUTO, read_backends
 from shared.checkpoints import get_checkpoint
 from shared.cli.ctrl_c import CtrlC
 from shared.cli.inspect import read
@@ -49,14 +50,12 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--json", action="store_true", help="print the result as JSON")
     group.add_argument("--quiet", action="store_true", help="show no progress")
     group.add_argument(
-        "--backend",
-        default="local",
-        metavar="NAME",
-        help="what draws: local (default), api or fake",
+        "--backend", metavar="NAME", help="what draws: auto, or one of cygnet backends"
     )
 
 
 def _generate(args: argparse.Namespace) -> None:
+    args.backend = args.backend or settings().backend
     open_backend = find_backend(args.backend)
     request, remarks = _request(args)
     outputs = Outputs(args.out, request, force=args.force)
@@ -72,6 +71,8 @@ def _generate(args: argparse.Namespace) -> None:
                 run = _run(open_backend(), outputs, progress, ctrl_c, echo=not args.json)
                 result = asyncio.run(run)
         progress.note(console.summary(result))
+        if args.backend == AUTO:
+            progress.note(f"Drawn by {result.backend}: {result.backend_reason}")
         report["result"] = result.model_dump(mode="json")
     except CygnetError as error:
         if progress.steps_done and isinstance(error, GenerationError):
@@ -88,7 +89,7 @@ def _request(args: argparse.Namespace) -> tuple[GenerationRequest, list[str]]:
     """The whole request, and what the user should know of how it came about."""
     given = {name: getattr(args, name) for name in GenerationRequest.model_fields}
     fields = {name: value for name, value in given.items() if value is not None}
-    if name := fields.get("checkpoint") or (not args.source and settings().checkpoint):
+    if name := fields.get("checkpoint") or (not args.source and _default_checkpoint(args)):
         fields["checkpoint"] = resolve_checkpoint(name)
     suffix_format = format_of(args.out)
     if suffix_format and fields.setdefault("output_format", suffix_format) != suffix_format:
@@ -100,6 +101,10 @@ def _request(args: argparse.Namespace) -> tuple[GenerationRequest, list[str]]:
     recipe = read(args.source) if args.source else Recipe("cygnet", {})
     request = parse_request(recipe.fields | fields)
     return request, _remarks(recipe if args.source else None, request)
+
+
+def _default_checkpoint(args: argparse.Namespace) -> str:
+    return read_backends().default_checkpoint(args.backend)
 
 
 def _remarks(recipe: Recipe | None, request: GenerationRequest) -> list[str]:

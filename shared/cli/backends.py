@@ -1,0 +1,68 @@
+"""`cygnet backends`: where pictures can be made, and how it is there now."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+
+from shared.backends import find_backend
+from shared.backends.config import AUTO
+from shared.backends.ledger import dollars
+from shared.backends.router import BackendRow
+from shared.cli.parser import Commands
+from shared.settings import config_file
+
+_COLUMNS = "{:>2} {:<20} {:<6} {:<5} {:>9} {:>9}  {}"
+
+
+def add(commands: Commands) -> None:
+    backends = commands.add_parser("backends", help="list what can draw, and how it is now")
+    backends.add_argument("--json", action="store_true", help="print JSON")
+    backends.set_defaults(run=_backends)
+
+
+def _backends(args: argparse.Namespace) -> None:
+    rows = asyncio.run(_statuses())
+    if args.json:
+        print(json.dumps([row.model_dump(mode="json") for row in rows], indent=2))
+    else:
+        _print(rows)
+
+
+async def _statuses() -> list[BackendRow]:
+    router = find_backend(AUTO)()
+    try:
+        return await router.statuses()
+    finally:
+        await router.aclose()
+
+
+def _print(rows: list[BackendRow]) -> None:
+    """In 80 columns: a line of facts each, and then words."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(width=80)
+    titles = ("", "BACKEND", "KIND", "STATE", "WAIT", "A PICTURE", "CHECKPOINT")
+    console.print(Text(_COLUMNS.format(*titles), style="dim"))
+    for row in rows:
+        facts = _COLUMNS.format(
+            row.rank or "",
+            row.name,
+            row.kind,
+            _state(row),
+            "?" if row.wait_seconds is None else f"{row.wait_seconds:.1f} s",
+            "?" if row.price_usd is None else dollars(row.price_usd),
+            row.checkpoint,
+        )
+        console.print(Text.assemble(facts[:3], (facts[3:23], "bold"), facts[23:]), soft_wrap=True)
+        for line in filter(None, (row.detail, ", ".join(row.checkpoints))):
+            console.print(Text(f"   {line}", style="dim"))
+    console.print(Text(f"   numbered as auto tries them; {config_file()}", style="dim"))
+
+
+def _state(row: BackendRow) -> str:
+    if not row.healthy:
+        return "down"
+    return "warm" if row.warm else "cold"
