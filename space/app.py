@@ -8,8 +8,7 @@ from starlette.routing import Mount
 
 from shared.api import ApiOptions
 from shared.backends import find_backend
-from shared.serving import data_folder
-from shared.settings import settings
+from shared.settings import data_folder, settings
 from shared.site import create_site
 
 

@@ -43,7 +43,7 @@ ONLY_FROM = {
     "httpx": ("shared.backends", "shared.webhooks"),
     "gradio": ("space",),
     "modal": ("modal_app", "shared.backends"),
-    "fastapi": ("shared.api", "shared.site", "space"),
+    "fastapi": ("shared.api", "shared.serving", "shared.site", "space"),
     "starlette": ("shared.api", "space"),
     "uvicorn": ("shared.api",),
     "mcp": ("mcp_client_server", "shared.mcp"),

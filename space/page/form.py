@@ -17,6 +17,23 @@ SAMPLERS: tuple[SchedulerName, ...] = ("unipc", "euler", "lcm")
 FORMATS: tuple[OutputFormat, ...] = ("png", "webp", "jpeg")
 
 
+FIELDS = (
+    "prompt",
+    "negative_prompt",
+    "checkpoint",
+    "size",
+    "steps",
+    "guidance_scale",
+    "scheduler",
+    "seed",
+    "num_images",
+    "output_format",
+)
+"""What `Form.parts` hold, in their order: a request's, but width and height in one."""
+
+ENDED = "(...given) => (delete document.querySelector('#tabs').dataset.working, given)"
+"""Puts the button that starts back in place of the one that stops."""
+
 QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 """For what is answered at once."""
 
@@ -31,7 +48,6 @@ class Form:
             placeholder="a red fox, 3d render, on a sky blue background",
             lines=3,
             max_lines=10,
-            autofocus=True,
             elem_id="prompt",
         )
         part(
@@ -48,9 +64,7 @@ class Form:
                 1, label="Pictures", precision=0, min_width=80, elem_id="pictures"
             )
         with gr.Row(elem_classes="fields", elem_id="seed-row"):
-            self.seed = gr.Number(
-                random_seed, label="Seed", precision=0, min_width=140, elem_id="seed"
-            )
+            self.seed = gr.Number(label="Seed", precision=0, min_width=140, elem_id="seed")
             self.dice = gr.Button("New", size="sm", min_width=60, scale=0, elem_id="dice")
             self.lock = gr.Checkbox(
                 label="Keep", min_width=70, scale=0, elem_id="lock", container=False
@@ -92,18 +106,7 @@ class Form:
 
     @property
     def parts(self) -> list[gr.components.Component]:
-        return [
-            self.prompt,
-            self.negative_prompt,
-            self.checkpoint,
-            self.size,
-            self.steps,
-            self.guidance_scale,
-            self.scheduler,
-            self.seed,
-            self.num_images,
-            self.output_format,
-        ]
+        return [getattr(self, field) for field in FIELDS]
 
     @property
     def settings(self) -> list[gr.components.Component]:
@@ -116,22 +119,10 @@ class Form:
 
 
 def read(values: Sequence[Any]) -> dict[str, Any]:
-    """What the parts hold, for `parse_request`; an empty seed is left out."""
-    prompt, avoid, checkpoint, size, steps, guidance, scheduler, seed, count, kind = values
-    width, height = map(int, size.split("x"))
-    return {
-        "prompt": prompt,
-        "negative_prompt": avoid,
-        "checkpoint": checkpoint,
-        "width": width,
-        "height": height,
-        "steps": steps,
-        "guidance_scale": guidance,
-        "scheduler": scheduler,
-        "seed": seed,
-        "num_images": count,
-        "output_format": kind,
-    }
+    """What the parts hold, for `parse_request`."""
+    fields = dict(zip(FIELDS, values, strict=True))
+    width, height = map(int, fields.pop("size").split("x"))
+    return fields | {"width": width, "height": height}
 
 
 def fill(request: GenerationRequest) -> list[Any]:
@@ -156,6 +147,11 @@ def fill(request: GenerationRequest) -> list[Any]:
 def unchanged() -> list[Any]:
     """No update for any of `Form.settings`."""
     return [gr.skip()] * 11
+
+
+def fresh() -> list[Any]:
+    """As it is when the page is opened: with a seed of its own."""
+    return [random_seed() if field == "seed" else gr.skip() for field in FIELDS] + [gr.skip()]
 
 
 def random_seed() -> int:

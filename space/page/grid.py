@@ -22,7 +22,7 @@ from shared.contract import (
 )
 from shared.errors import CygnetError, InvalidRequest
 from space.page import form
-from space.page.form import QUIET, Form
+from space.page.form import ENDED, QUIET, Form
 from space.page.markup import address, error_notice, part
 from space.page.sheet import draw_sheet
 from space.page.visitor import owner_of
@@ -37,7 +37,6 @@ EXAMPLES = {
     "Style": "3d render, flat design, cartoon, sticker",
     NOTHING: "",
 }
-ENDED = "() => document.body.classList.remove('working-grid')"
 MOST_CELLS = 36
 _AT_ONCE = 4
 
@@ -140,6 +139,7 @@ class Grid:
             concurrency_limit=concurrency,
             concurrency_id="page",
             show_progress="minimal",
+            show_progress_on=sheet,
             api_visibility="private",
         )
         drawn.then(None, js=ENDED, **QUIET)
@@ -224,16 +224,18 @@ def _sheet(planned: Plan, files: dict[tuple[int, int], str], whole: str = "") ->
     """The grid as a table, and the contact sheet to download once it is whole."""
     head = "".join(f'<th scope="col">{html.escape(label)}</th>' for label in planned.columns)
     body = ""
+    corner = "<td></td>" if any(planned.rows) else ""
     for row, label in enumerate(planned.rows):
         cells = "".join(_cell(planned, files, (row, c)) for c in range(len(planned.columns)))
-        body += f'<tr><th scope="row">{html.escape(label)}</th>{cells}</tr>'
+        name = f'<th scope="row">{html.escape(label)}</th>' if corner else ""
+        body += f"<tr>{name}{cells}</tr>"
     count = f"{len(files)} of {len(planned.cells)} pictures"
     link = ""
     if whole:
         source = html.escape(address(whole))
-        link = f' <a href="{source}" download="grid.png">Download the contact sheet</a>'
+        link = f' <a class="act" href="{source}" download="grid.png">Download the contact sheet</a>'
     return f"""<div class="scroll"><table class="grid"><caption>{html.escape(planned.first.prompt)}
-</caption><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>
+</caption><thead><tr>{corner}{head}</tr></thead><tbody>{body}</tbody></table></div>
 <p class="facts" role="status">{count}{link}</p>"""
 
 

@@ -35,7 +35,10 @@ class History:
         """The newest pictures, for the row under the stage."""
         return await asyncio.to_thread(self._strip, owner_of(browser, token))
 
-    async def search(self, browser: gr.Request, token: str, text: str, limit: int) -> str:
+    async def search(
+        self, browser: gr.Request, token: str, text: str, limit: int
+    ) -> tuple[str, gr.Button]:
+        """The pictures that have every word of `text`, and whether there may be more."""
         return await asyncio.to_thread(self._search, owner_of(browser, token), text, limit)
 
     async def show(self, browser: gr.Request, token: str, event: gr.EventData) -> tuple[Any, Any]:
@@ -63,15 +66,16 @@ class History:
             return error_notice(error)
         return f'<h2>Earlier</h2><div class="strip">{found}</div>' if found else ""
 
-    def _search(self, owner: str, text: str, limit: int) -> str:
+    def _search(self, owner: str, text: str, limit: int) -> tuple[str, gr.Button]:
         try:
             found = self._thumbnails(owner, text, limit)
         except CygnetError as error:
-            return error_notice(error)
+            return error_notice(error), gr.Button(visible=False)
         if not found:
             none = "No picture has all these words." if text.strip() else "No pictures yet."
-            return f'<p class="none" role="status">{none}</p>'
-        return f'<div class="wall">{thumbnails(found)}</div>'
+            return f'<p class="none" role="status">{none}</p>', gr.Button(visible=False)
+        wall = f'<div class="wall">{thumbnails(found)}</div>'
+        return wall, gr.Button(visible=len(found) == limit)
 
     def _thumbnails(self, owner: str, text: str, limit: int) -> list[tuple[Shown, str]]:
         found = []

@@ -11,7 +11,7 @@ from shared.errors import CygnetError
 from space.page import examples, form, history, restore, stage
 from space.page.draw import drawing
 from space.page.endpoint import add_endpoint
-from space.page.form import QUIET, Form
+from space.page.form import ENDED, QUIET, Form
 from space.page.grid import Grid
 from space.page.history import History
 from space.page.markup import error_notice, part, pressed
@@ -52,12 +52,16 @@ def create_page(workshop: Workshop, concurrency: int = 16, max_queued: int = 64)
                 )
                 wall = part(elem_id="wall")
                 limit = gr.State(history.PAGE)
-                more = gr.Button("Show more", size="sm", elem_id="more-pictures")
+                more = gr.Button("Show more", size="sm", visible=False)
         add_endpoint(page, workshop, concurrency)
 
         past = History(workshop)
         outcome = [on_stage, said, asked.seed]
-        work = {"concurrency_limit": concurrency, "concurrency_id": "page"} | LIVE
+        work = {
+            "show_progress_on": on_stage,
+            "concurrency_limit": concurrency,
+            "concurrency_id": "page",
+        } | LIVE
         drawn = [
             asked.draw.click(drawing(workshop), [kept, asked.lock, *asked.parts], outcome, **work),
             on_stage.vary(_vary, None, [said, *asked.settings], **QUIET).success(
@@ -77,15 +81,10 @@ def create_page(workshop: Workshop, concurrency: int = 16, max_queued: int = 64)
         strip.show(past.show, kept, [on_stage, said], **QUIET)
         beforehand.example(_example, None, [on_stage, said, *asked.settings], **QUIET)
 
-        searched = [kept, words, limit]
-        gr.on(
-            [history_tab.select, words.input, limit.change],
-            past.search,
-            searched,
-            wall,
-            trigger_mode="always_last",
-            **QUIET,
-        )
+        searching = [past.search, [kept, words, limit], [wall, more]]
+        history_tab.select(*searching, **QUIET)
+        limit.change(*searching, **QUIET)
+        words.change(*searching, trigger_mode="always_last", **QUIET)
         more.click(lambda number: number + history.PAGE, limit, limit, **QUIET)
         wall.show(past.show, kept, [on_stage, said], **QUIET).then(
             lambda: gr.Tabs(selected="draw"), None, tabs, **QUIET
@@ -97,8 +96,11 @@ def create_page(workshop: Workshop, concurrency: int = 16, max_queued: int = 64)
     return page.queue(max_size=max_queued)
 
 
-ENDED = "(...given) => (document.body.classList.remove('working'), given)"
-LIVE: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
+LIVE: dict[str, Any] = {
+    "concurrency_id": "page",
+    "show_progress": "minimal",
+    "api_visibility": "private",
+}
 """What waits its turn: Gradio shows its place in the queue."""
 
 

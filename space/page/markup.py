@@ -90,7 +90,7 @@ def thumbnails(pictures: Iterable[tuple[Shown, str]], act: str = "show") -> str:
     """Small pictures to press, each with the file of its thumbnail."""
     return "".join(
         f'<button type="button" class="thumb" data-act="{act}" data-key="{html.escape(shown.key)}"'
-        f' title="{_alt(shown.request)}"><img src="{html.escape(address(small))}" loading="lazy"'
+        f' title="{_alt(shown.request)}"><img src="{html.escape(address(small))}"'
         f' alt="{_alt(shown.request)}, seed {shown.request.seed}"></button>'
         for shown, small in pictures
     )

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import gradio as gr
 from fastapi import FastAPI
+from starlette.routing import Mount
 
 from shared.api import ApiOptions
 from shared.backends import Backend
 from shared.gallery import Gallery
 from shared.images import MAX_FILE_BYTES
 from space.page import examples
+from space.page.guard import Guard
 from space.page.layout import create_page
 from space.page.theme import STYLE, CygnetTheme
 from space.page.workshop import Workshop
@@ -36,3 +38,8 @@ def mount_page(app: FastAPI, backend: Backend, gallery: Gallery, options: ApiOpt
         ssr_mode=False,
         show_error=True,
     )
+    mount = app.routes[-1]
+    assert isinstance(mount, Mount)
+    guard = Guard(mount.app, options)
+    mount.app = guard
+    app.state.on_stop.append(guard.stop)

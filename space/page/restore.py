@@ -33,18 +33,18 @@ def from_file(path: str) -> list[Any]:
 
 
 def from_link(query: Mapping[str, str]) -> list[Any]:
-    """The same from the page's address; without a prompt in it nothing changes."""
+    """The same from the page's address; without a prompt in it only a seed is chosen."""
     fields: dict[str, Any] = {
         name: number_from_text(value) if name in NUMBERS else value
         for name, value in query.items()
         if name in GenerationRequest.model_fields
     }
     if not fields.get("prompt"):
-        return ["", *form.unchanged()]
+        return ["", *form.fresh()]
     try:
         return [notice("These are the settings of the link."), *form.fill(parse_request(fields))]
     except CygnetError as error:
-        return [error_notice(error), *form.unchanged()]
+        return [error_notice(error), *form.fresh()]
 
 
 def from_page(event: gr.EventData) -> GenerationRequest:

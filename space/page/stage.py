@@ -114,7 +114,8 @@ def show(shown: Shown, note: str = "") -> str:
 def facts(result: GenerationResult) -> str:
     """Who served it, on what, and how long each phase took."""
     cost = f", about ${result.cost_usd:.4f}" if result.cost_usd is not None else ""
-    told = f"Drawn by {result.backend}: {summary(result)}{cost}."
+    reason = f" ({result.backend_reason})" if result.backend_reason else ""
+    told = f"Drawn by {result.backend}{reason}: {summary(result)}{cost}."
     return f'<p class="facts">{html.escape(told)}</p>'
 
 
