@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.api import ApiOptions, create_api
+from shared.api.logs import JsonFormatter
 from shared.api.options import DAY
 from shared.api.server import Server, listen
 from shared.backends import Backend, Opening, find_backend, open_backend, read_backends
@@ -33,6 +34,7 @@ from shared.store import Store
 _LIMITS = {
     "port": Limit(0, 65535),
     "max_queued": Limit(0, 100_000),
+    "requests_per_minute": Limit(0, 1_000_000),
     "keep_days": Limit(0, 36_500, whole=False),
     "keep_gib": Limit(0, 1_000_000, whole=False),
 }
@@ -63,6 +65,9 @@ def read_options(given: Mapping[str, Any]) -> ServeOptions:
         hosts=hosts,
         origins=tuple(given["origin"]),
         max_queued=given["max_queued"],
+        requests_per_minute=given["requests_per_minute"],
+        private_webhooks=given["private_webhooks"],
+        log_prompts=given["log_prompts"],
         keep_seconds=given["keep_days"] * DAY,
         keep_bytes=int(given["keep_gib"] * 2**30),
         warm_up=not given["child"],  # a child is started because a request waits for it
@@ -148,7 +153,8 @@ def address(host: str, port: int) -> str:
 def log_to_stderr() -> None:
     """The other commands keep logs off the terminal; of a server they are the only sign."""
     logging.disable(logging.NOTSET)
-    form = "%(asctime)s %(levelname)s %(name)s %(message)s"
-    logging.basicConfig(level=logging.WARNING, format=form, force=True)
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in ("shared", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.INFO)

@@ -29,7 +29,7 @@ class Server(uvicorn.Server):
             server_header=False,
         )
         super().__init__(config)
-        self._runner = app.state.runner
+        self._jobs = app.state.jobs
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -48,7 +48,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await self._runner.stop()
+        await self._jobs.stop()
         await super().shutdown(sockets)
 
 

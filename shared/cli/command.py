@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from shared import __version__, console
-from shared.cli import backends, checkpoints, generate, inspect, mcp, serve
+from shared.cli import backends, batch, checkpoints, gallery, generate, inspect, mcp, serve, space
 from shared.cli.parser import Parser
 from shared.errors import Cancelled, CygnetError, InternalError
 
-COMMANDS = (generate, checkpoints, backends, serve, mcp, inspect)
+COMMANDS = (generate, batch, gallery, checkpoints, backends, serve, mcp, space, inspect)
 """In the order of the help page."""
 
 
