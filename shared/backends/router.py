@@ -7,6 +7,7 @@ held against the user's limits before it is made. This module does not know how 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing
@@ -110,6 +111,7 @@ class Router:
             except (InvalidRequest, Cancelled):
                 raise  # nobody else should do better
             except CygnetError as error:
+                self._forget(choice.config.name)
                 if choice is choices[-1] and not remarks:
                     raise
                 remarks.append(f"{choice.config.name} did not serve: {error.message}")
@@ -119,8 +121,6 @@ class Router:
                     continue
                 error.message = " ".join(remarks)
                 raise
-            finally:
-                self._forget(choice.config.name)
         raise BackendUnavailable(
             " ".join(["No backend can draw this.", *remarks]),
             "Mend one of them; `cygnet backends` shows them all.",
@@ -139,6 +139,7 @@ class Router:
                     event = attempt.signed(event)
                     if isinstance(event, Done):  # nobody may read on after it
                         await asyncio.to_thread(self._settle, call, attempt, event.result)
+                        self._forget(config.name)
                     yield event
         except CygnetError as error:
             if not (attempt.began or error.began):
@@ -207,10 +208,10 @@ class Router:
     async def _status(self, name: str) -> BackendStatus:
         """As it was a moment ago, or as it is; those who ask at once share the answer."""
         known = self._statuses.get(name)
-        if known is None or (known.answered and self._now() - known.answered > FRESH_SECONDS):
+        if known is None or self._now() > known.believed_until:
             known = self._statuses[name] = _Status(asyncio.create_task(self._ask(name)))
         status = await asyncio.shield(known.task)
-        known.answered = known.answered or self._now()
+        known.believed_until = min(known.believed_until, self._now() + FRESH_SECONDS)
         return status
 
     def _forget(self, name: str) -> None:
@@ -251,10 +252,10 @@ class Router:
 
 @dataclass
 class _Status:
-    """What a backend said of itself, and when; or that it was asked."""
+    """What a backend said of itself, or is about to say."""
 
     task: asyncio.Task[BackendStatus]
-    answered: float | None = None
+    believed_until: float = math.inf
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,14 @@ from shared.backends.config import AUTO, BackendConfig, Backends
 from shared.backends.ledger import Ledger
 from shared.backends.router import Router
 from shared.contract import collect, parse_request
-from shared.errors import BackendUnavailable, CygnetError, InternalError, QueueFull, Unauthorised
+from shared.errors import (
+    BackendUnavailable,
+    CygnetError,
+    InternalError,
+    InvalidCall,
+    QueueFull,
+    Unauthorised,
+)
 from shared.images import read_recipe
 from tests.api.conftest import HeldBackend, Serve, serve
 from tests.backends.faulty_network import Call, Fault, faulty
@@ -193,7 +200,7 @@ CASES = {
         at("submit", hold_the_answer_back), BackendUnavailable, BackendUnavailable, 1, patience=0.1
     ),
     "303": Case(see_other(), None, "studio", 1),
-    "303 to nowhere": Case(at("submit", ELSEWHERE), BackendUnavailable, BackendUnavailable, 0),
+    "303 to nowhere": Case(at("submit", ELSEWHERE), InvalidCall, InvalidCall, 0),
     "303 in a circle": Case(in_a_circle, BackendUnavailable, BackendUnavailable, 0),
     "more length than there is": Case(
         at("submit", length_off_by(10), once=True), None, "studio", 1
