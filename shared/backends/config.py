@@ -70,7 +70,7 @@ class BackendConfig(_Section):
     def _is_of_its_kind(self) -> BackendConfig:
         if self.name in get_args(Kind) and self.name != self.kind:
             raise PydanticCustomError("kind", "the name of a kind is for a backend of that kind")
-        if self.kind not in ADDRESS_VARIABLES and (self.address or self.key_variable):
+        if not self.is_elsewhere and (self.address or self.key_variable):
             raise PydanticCustomError("kind", "a backend of this kind has no address and no key")
         pattern = _SPACE if self.kind == "space" else _URL
         if self.address and not pattern.fullmatch(self.address):
@@ -105,9 +105,14 @@ class BackendConfig(_Section):
         )
 
     @property
+    def is_elsewhere(self) -> bool:
+        """Whether it has an address, and is not this machine's own."""
+        return self.kind in ADDRESS_VARIABLES
+
+    @property
     def is_free(self) -> bool:
         """Whether calls are nobody's business: they stay on this machine, and cost nothing."""
-        return self.kind in ("local", "fake") and not self.price
+        return not self.is_elsewhere and not self.price
 
     @property
     def price_usd(self) -> float | None:
@@ -196,7 +201,7 @@ def _filled(config: BackendConfig) -> BackendConfig:
 
     An address of the file's gets only the key that the file names for it.
     """
-    if config.address or config.kind not in ADDRESS_VARIABLES:
+    if config.address or not config.is_elsewhere:
         return config
     address = {"api": settings().api_url, "modal": settings().modal_url, "space": settings().space}
     return config.model_copy(
