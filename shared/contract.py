@@ -108,12 +108,28 @@ class GenerationRequest(_Wire):
     width: Annotated[int, Field(default_factory=_filled_before, strict=True, description="pixels")]
     height: Annotated[int, Field(default_factory=_filled_before, strict=True, description="pixels")]
     steps: Annotated[
-        int, Field(default_factory=_filled_before, strict=True, ge=STEPS.low, le=STEPS.high)
+        int,
+        Field(
+            default_factory=_filled_before,
+            strict=True,
+            ge=STEPS.low,
+            le=STEPS.high,
+            description="denoising steps: more take longer",
+        ),
     ]
     guidance_scale: Annotated[
-        float, Field(default_factory=_filled_before, strict=True, ge=GUIDANCE.low, le=GUIDANCE.high)
+        float,
+        Field(
+            default_factory=_filled_before,
+            strict=True,
+            ge=GUIDANCE.low,
+            le=GUIDANCE.high,
+            description="how closely to follow the prompt",
+        ),
     ]
-    scheduler: Annotated[SchedulerName, Field(default_factory=_filled_before)]
+    scheduler: Annotated[
+        SchedulerName, Field(default_factory=_filled_before, description="how a step is taken")
+    ]
     seed: Annotated[
         int,
         Field(
@@ -124,8 +140,11 @@ class GenerationRequest(_Wire):
             description="of the first image; the others count up from it",
         ),
     ]
-    num_images: Annotated[int, Field(strict=True, ge=NUM_IMAGES.low, le=NUM_IMAGES.high)] = 1
-    output_format: OutputFormat = "png"
+    num_images: Annotated[
+        int,
+        Field(strict=True, ge=NUM_IMAGES.low, le=NUM_IMAGES.high, description="pictures to draw"),
+    ] = 1
+    output_format: Annotated[OutputFormat, Field(description="of the files")] = "png"
 
     @model_validator(mode="before")
     @classmethod
@@ -184,6 +203,8 @@ class GenerationRequest(_Wire):
 
 def clean_text(text: str) -> str:
     """`text` without control characters and lone surrogates, line breaks and tabs as spaces."""
+    if text.isprintable():  # most are: a batch reads a hundred thousand of them
+        return text.strip()
     spaced = (" " if character in "\t\n\r" else character for character in text)
     kept = (char for char in spaced if unicodedata.category(char) not in ("Cc", "Cs"))
     return "".join(kept).strip()
@@ -290,6 +311,8 @@ class Step(_Wire):
     steps: int
     preview: FileBytes | None = None
     """A small JPEG of the picture so far."""
+    batch: int | None = Field(default=None, description="images that this step advanced at once")
+    seconds: float | None = Field(default=None, description="what this step took")
 
 
 class ImageReady(_Wire):
@@ -349,6 +372,7 @@ class BackendStatus(_Wire):
         default=None, description="until a request sent now would start, where known"
     )
     checkpoints: tuple[str, ...] = ()
+    memory_bytes: int | None = Field(default=None, description="on its device, where known")
     detail: str = ""
 
 

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Starts a server over a fake backend, all of them with one data folder."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(prelude: str = "", **environment: str) -> subprocess.Popen[str]:
+    def run(
+        prelude: str = "", options: Sequence[str] = (), **environment: str
+    ) -> subprocess.Popen[str]:
         program = f"{prelude}\nimport sys\nfrom shared.cli import main\nsys.exit(main())"
         command = [sys.executable, "-c", program, "serve", "--backend", "fake", "--port", "0"]
+        command += options
         kept = {"PYTHONPATH": str(ROOT), "CYGNET_DATA_DIR": str(tmp_path / "data")}
         server = subprocess.Popen(
             command,
@@ -132,6 +135,11 @@ def test_to_be_stopped_is_no_failure(start: Start, number: int) -> None:
     assert "Traceback" not in logged
 
 
+def lines(logged: str) -> list[dict[str, Any]]:
+    """The log's lines; each is JSON."""
+    return [json.loads(line) for line in logged.splitlines() if line.startswith("{")]
+
+
 def test_the_log_has_ids_and_no_prompts_and_no_keys(start: Start) -> None:
     server = start(CYGNET_API_KEY="very-secret")
     headers = {"Authorization": "Bearer very-secret", "X-Request-Id": "call-1"}
@@ -140,10 +148,24 @@ def test_the_log_has_ids_and_no_prompts_and_no_keys(start: Start) -> None:
         assert [event["type"] for _, event in events(http, job)][-1] == "done"
     code, logged = stop(server)
     assert code == 0
-    line = next(line for line in logged.splitlines() if "call-1" in line)
-    told = json.loads(line[line.index("{") :])
-    assert (told["method"], told["path"], told["status"]) == ("POST", "/v1/jobs", 202)
+    told = lines(logged)
+    assert len(told) == len(logged.splitlines())
+    [accepted] = [line for line in told if line["message"] == "job accepted"]
+    assert (accepted["request_id"], accepted["job"]) == ("call-1", job)
+    assert accepted["request"]["width"] == 256
+    call = next(line for line in told if line["message"] == "call")
+    assert (call["method"], call["path"], call["status"]) == ("POST", "/v1/jobs", 202)
+    [ended] = [line for line in told if line["message"] == "job ended"]
+    assert (ended["job"], ended["status"]) == (job, "succeeded")
     assert "private" not in logged and "very-secret" not in logged
+
+
+def test_prompts_are_in_the_log_where_the_operator_wants_them(start: Start) -> None:
+    server = start(options=("--log-prompts",))
+    with client(server) as http:
+        assert http.post("/v1/jobs", json={"prompt": "a public wish"}).status_code == 202
+    [accepted] = [line for line in lines(stop(server)[1]) if line["message"] == "job accepted"]
+    assert accepted["request"]["prompt"] == "a public wish"
 
 
 def test_without_a_key_it_says_that_it_serves_this_machine_only(start: Start) -> None:
@@ -172,7 +194,13 @@ def test_without_a_key_it_listens_on_this_machine_only(
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--port", "70000"), ("--port", "http"), ("--max-queued", "-1"), ("--keep-days", "x")],
+    [
+        ("--port", "70000"),
+        ("--port", "http"),
+        ("--max-queued", "-1"),
+        ("--requests-per-minute", "1.5"),
+        ("--keep-days", "x"),
+    ],
 )
 def test_an_option_that_cannot_be_used_is_named(
     option: str, value: str, capsys: pytest.CaptureFixture[str]

@@ -30,11 +30,14 @@ def test_every_variable_sets_its_field() -> None:
             "CYGNET_DATA_DIR": "/data",
             "CYGNET_API_URL": "https://swan.example:8000/cygnet",
             "CYGNET_API_KEY": "one-key, another-key",
+            "CYGNET_SPACE": "swan/cygnet",
+            "HF_ENDPOINT": "https://hub.example",
         }
     )
     assert read.data_dir == Path("/data")
     assert read.api_url == "https://swan.example:8000/cygnet"
     assert [key.get_secret_value() for key in read.api_keys] == ["one-key", "another-key"]
+    assert (read.space, read.hub_url) == ("swan/cygnet", "https://hub.example")
     assert "one-key" not in repr(read)
     assert read.checkpoint == "wan2.1-14b"
     assert read.acceleration.model_dump() == {
@@ -54,6 +57,9 @@ def test_every_variable_sets_its_field() -> None:
         ("CYGNET_QUANTISATION", "int3"),
         ("CYGNET_COMPILE", "perhaps"),
         ("CYGNET_API_URL", "swan.example"),
+        ("CYGNET_SPACE", "swan"),
+        ("CYGNET_SPACE", "https://user:password@swan.example"),
+        ("HF_ENDPOINT", "hub.example"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused_with_its_variable(

@@ -14,7 +14,7 @@ import pytest
 from shared.backends.fake import FakeBackend
 from shared.contract import Done, Event, GenerationRequest, ImageReady, Queued, Step, parse_request
 from shared.errors import Cancelled, DataUnusable, DiskFull, InvalidCall, NotFound, QueueFull
-from shared.store import Store
+from shared.store import Store, Terms
 from shared.store.store import MAX_ATTEMPTS
 
 REQUEST = parse_request({"prompt": "a fox", "seed": 7, "steps": 2, "num_images": 2})
@@ -134,11 +134,12 @@ def test_past_its_bound_the_queue_refuses_and_says_how_long_it_is(store: Store) 
 
 
 def test_an_idempotency_key_gives_the_same_job_to_the_same_owner_only(store: Store) -> None:
-    first = store.add(REQUEST, "a", idempotency_key="k", fingerprint="f", max_queued=1)
-    assert store.add(REQUEST, "a", idempotency_key="k", fingerprint="f", max_queued=1) == first
-    assert store.add(REQUEST, "b", idempotency_key="k", fingerprint="f").id != first.id
+    once = Terms("k", "f")
+    first = store.add(REQUEST, "a", once, max_queued=1)
+    assert store.add(REQUEST, "a", once, max_queued=1) == first
+    assert store.add(REQUEST, "b", once).id != first.id
     with pytest.raises(InvalidCall, match="another request"):
-        store.add(REQUEST, "a", idempotency_key="k", fingerprint="g")
+        store.add(REQUEST, "a", Terms("k", "g"))
 
 
 def test_what_belongs_to_another_key_is_not_there(store: Store) -> None:
@@ -251,7 +252,7 @@ def test_a_folder_of_another_version_is_left_alone(tmp_path: Path) -> None:
     db = sqlite3.connect(tmp_path / "data" / "jobs.sqlite3")
     db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(DataUnusable, match="another version"):
+    with pytest.raises(DataUnusable, match="newer version"):
         Store(tmp_path / "data")
 
 

@@ -1,10 +1,8 @@
-"""Puts the API together: routes, errors, and the life of the runner behind them."""
+"""Puts the API together: routes, errors, and the life of the jobs behind them."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,24 +10,41 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from shared import __version__
-from shared.api import images, jobs, openai, service
+from shared.api import images, openai, service
+from shared.api import jobs as job_routes
+from shared.api.job_service import JobService
+from shared.api.metrics import Metrics
 from shared.api.options import ApiOptions
 from shared.api.problems import Problem, add_handlers
+from shared.api.rate_limit import RateLimit
+from shared.api.request_log import RequestLog
 from shared.api.runner import Runner
-from shared.api.security import RequestId
 from shared.backends import Backend
-from shared.checkpoints import get_checkpoint
-from shared.contract import collect, parse_request
-from shared.errors import CygnetError
-from shared.settings import settings
 from shared.store import Store
 
-log = logging.getLogger(__name__)
+_REQUEST_HEADERS = [
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "Last-Event-ID",
+    "Priority",
+    "X-Request-Id",
+]
 
 
 def create_api(backend: Backend, store: Store, options: ApiOptions | None = None) -> FastAPI:
     """An ASGI app that runs its jobs on `backend` and keeps them in `store`; it closes both."""
-    runner = Runner(backend, store, options or ApiOptions())
+    options = options or ApiOptions()
+    metrics = Metrics()
+    return create_app(Runner(backend, store, options, metrics), options, metrics)
+
+
+def create_app(jobs: JobService, options: ApiOptions, metrics: Metrics | None = None) -> FastAPI:
+    """The same over anything that keeps and runs jobs; it starts and closes that.
+
+    `metrics`: what `jobs` counts in, if it does.
+    """
+    metrics = metrics or Metrics()
     app = FastAPI(
         title="Cygnet",
         version=__version__,
@@ -37,47 +52,34 @@ def create_api(backend: Backend, store: Store, options: ApiOptions | None = None
         lifespan=_lifespan,
         redoc_url=None,
     )
-    app.state.runner = runner
-    for router in (openai.router, jobs.router, images.router, service.router):
+    app.state.jobs = jobs
+    app.state.options = options
+    app.state.metrics = metrics
+    app.state.rate_limit = RateLimit(options.requests_per_minute)
+    for router in (openai.router, job_routes.router, images.router, service.router):
         app.include_router(router)
     add_handlers(app)
     _describe_problems(app)
-    if runner.options.origins:
+    if options.origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=runner.options.origins,
+            allow_origins=options.origins,
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
+            allow_headers=_REQUEST_HEADERS,
             expose_headers=["Location", "Retry-After", "X-Request-Id"],
         )
-    app.add_middleware(RequestId)
+    app.add_middleware(RequestLog, metrics)
     return app
 
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    runner: Runner = app.state.runner
-    runner.start()
-    warming = asyncio.create_task(_warm_up(runner))
+    jobs: JobService = app.state.jobs
+    await jobs.start()
     try:
         yield
     finally:
-        warming.cancel()
-        await runner.stop()
-        await asyncio.gather(warming, return_exceptions=True)
-        await runner.backend.aclose()
-        runner.store.close()
-
-
-async def _warm_up(runner: Runner) -> None:
-    if not runner.options.warm_up:
-        return
-    side = get_checkpoint(settings().checkpoint).min_size
-    smallest = {"prompt": "a swan", "steps": 1, "width": side, "height": side}
-    try:
-        await collect(runner.backend.generate(parse_request(smallest)))
-    except CygnetError as error:  # each request will get it too
-        log.error("the checkpoint could not be loaded: %s", error)
+        await jobs.aclose()
 
 
 def _describe_problems(app: FastAPI) -> None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response
 
 from shared.api.problems import documented
-from shared.api.security import Owner, TheRunner
+from shared.api.security import Jobs, Viewer
 from shared.images import thumbnail
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
@@ -32,21 +32,22 @@ _FILES = {f"image/{kind}": _FILE for kind in ("png", "webp", "jpeg")}
 async def get_image(
     request: Request,
     image: str,
-    owner: Owner,
-    runner: TheRunner,
+    viewer: Viewer,
+    jobs: Jobs,
     size: Annotated[
         Size | None, Query(description="of a JPEG thumbnail's longer side; none for the file")
     ] = None,
     if_none_match: Annotated[str, Header()] = "",
 ) -> Response:
-    """An image that was made, with its request inside; or a thumbnail of it, without."""
-    stored = runner.store.image(image, owner)
+    """An image that was made, with its request inside; or a thumbnail of it, without. Its signed
+    address opens without a key until it expires."""
+    stored = await jobs.image(image, viewer)
     tag = f'"{stored.sha256}{f"-{size}" if size else ""}"'
     # An image never changes: its request and seed decide what it is.
     headers = {"ETag": tag, "Cache-Control": "private, max-age=31536000, immutable"}
     if _matches(tag, if_none_match):
         return Response(status_code=304, headers=headers)
-    data = await asyncio.to_thread(runner.store.read_image, stored)
+    data = await jobs.read_image(stored)
     if size:
         data = await asyncio.to_thread(thumbnail, data, int(size))
     headers["X-Content-Type-Options"] = "nosniff"

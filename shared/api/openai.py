@@ -15,12 +15,22 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from shared.api import sse
-from shared.api.openai_wire import REQUEST_BODY, Wanted, answer, completed, partial, read_call
+from shared.api.job_service import JobService
+from shared.api.openai_wire import (
+    REQUEST_BODY,
+    Wanted,
+    answer,
+    completed,
+    encoded_file,
+    partial,
+    read_call,
+)
 from shared.api.problems import OPENAI_ROUTE, documented_openai, openai_error
-from shared.api.runner import Runner
-from shared.api.security import Owner, TheRunner, read_json
+from shared.api.request_log import log_accepted
+from shared.api.security import Jobs, LimitedOwner, read_json
+from shared.api.views import image_view
 from shared.errors import BackendUnavailable, CygnetError, error_of
-from shared.store import Job
+from shared.store import PLAIN, Job
 
 router = APIRouter(tags=["openai"])
 
@@ -39,28 +49,34 @@ CALLER_HUNG_UP = 499  # nginx's number; only a log will ever see it
     },
     openapi_extra=REQUEST_BODY,
 )
-async def generate_images(request: Request, owner: Owner, runner: TheRunner) -> Response:
+async def generate_images(request: Request, owner: LimitedOwner, jobs: Jobs) -> Response:
     """OpenAI's Images API, with our own fields beside theirs. To hang up is to cancel."""
     wanted = read_call(await read_json(request))
-    job = runner.submit(wanted.request, owner)
+    job = await jobs.submit(wanted.request, owner, PLAIN)
+    log_accepted(request, job)
     if wanted.stream:
-        return sse.EventStream(_stream(runner, job, wanted))
+        return sse.EventStream(_stream(jobs, job, wanted))
     try:
-        waiting = asyncio.ensure_future(runner.ended(job.id))
+        waiting = asyncio.ensure_future(jobs.ended(job.id))
         hung_up = asyncio.ensure_future(_hung_up(request))
         try:
             await asyncio.wait({waiting, hung_up}, return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
                 return Response(status_code=CALLER_HUNG_UP)
-            images = await asyncio.to_thread(
-                answer, request, runner.store, waiting.result(), wanted
-            )
-            return JSONResponse(images)
+            return JSONResponse(await _answer(request, jobs, waiting.result(), wanted))
         finally:
             waiting.cancel()
             hung_up.cancel()
     finally:
-        await _give_up(runner, job)
+        await _give_up(jobs, job)
+
+
+async def _answer(request: Request, jobs: JobService, job: Job, wanted: Wanted) -> dict[str, Any]:
+    if wanted.by_url:
+        return answer(job, wanted, [{"url": image_view(request, one).url} for one in job.images])
+    files = [await jobs.read_image(image) for image in job.images]
+    encoded = [await asyncio.to_thread(encoded_file, file, wanted) for file in files]
+    return answer(job, wanted, [{"b64_json": file} for file in encoded])
 
 
 async def _hung_up(request: Request) -> None:
@@ -68,30 +84,30 @@ async def _hung_up(request: Request) -> None:
         pass
 
 
-async def _give_up(runner: Runner, job: Job) -> None:
+async def _give_up(jobs: JobService, job: Job) -> None:
     """Nobody waits for the job any more: stop it, if it has not ended."""
     with anyio.CancelScope(shield=True):  # the call itself may just be being cancelled
-        await runner.cancel(job.id)
+        await jobs.cancel(job.id)
 
 
-async def _stream(runner: Runner, job: Job, wanted: Wanted) -> AsyncGenerator[bytes, None]:
+async def _stream(jobs: JobService, job: Job, wanted: Wanted) -> AsyncGenerator[bytes, None]:
     try:
-        async with aclosing(_events(runner, job, wanted)) as events:
+        async with aclosing(_events(jobs, job, wanted)) as events:
             async for event in events:
                 yield sse.message(event["type"], event) if event else sse.SILENCE
     except CygnetError as error:
         yield sse.message("error", openai_error(error))
     finally:
-        await _give_up(runner, job)
+        await _give_up(jobs, job)
 
 
 async def _events(
-    runner: Runner, job: Job, wanted: Wanted
+    jobs: JobService, job: Job, wanted: Wanted
 ) -> AsyncGenerator[dict[str, Any] | None, None]:
     """OpenAI's events, None for silence. The last image waits for the timings, which it carries."""
     partials = 0
     last: dict[str, Any] | None = None
-    async with aclosing(runner.events(job.id)) as events:
+    async with aclosing(jobs.events(job.id)) as events:
         async for event in events:
             match event.type if event else "":
                 case "":

@@ -7,18 +7,16 @@ what would change the picture is refused, such as a transparent background.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from fastapi import Request
 from pydantic import BaseModel, Field, StrictBool, StrictInt, ValidationError
 
-from shared.api.views import image_view
 from shared.contract import GenerationRequest, parse_request
 from shared.errors import InvalidRequest
 from shared.images import recompress
-from shared.store import Job, Store
+from shared.store import Job
 
 _RENAMED = {"model": "checkpoint", "n": "num_images"}
 _OURS = ("prompt", "negative_prompt", "steps", "guidance_scale", "seed", "scheduler")
@@ -122,18 +120,13 @@ def _check_compression(request: GenerationRequest, options: _Options) -> None:
         )
 
 
-def answer(request: Request, store: Store, job: Job, wanted: Wanted) -> dict[str, Any]:
-    """The whole answer to a call that is not streamed. Reads files."""
-    images: list[dict[str, Any]] = []
-    for image in job.images:
-        if wanted.by_url:
-            sent = {"url": image_view(request, image).url}
-        else:
-            sent = {"b64_json": _encoded(store.read_image(image), wanted)}
-        images.append(sent | {"seed": image.seed})
+def answer(job: Job, wanted: Wanted, images: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The whole answer to a call that is not streamed, with each image as it is to be sent."""
     return {
         "created": int(job.created),
-        "data": images,
+        "data": [
+            sent | {"seed": image.seed} for sent, image in zip(images, job.images, strict=True)
+        ],
         "background": "opaque",
         "output_format": wanted.request.output_format,
         "size": wanted.size,
@@ -150,7 +143,7 @@ def partial(job: Job, wanted: Wanted, step: Mapping[str, Any], number: int) -> d
 def completed(job: Job, wanted: Wanted, image: Mapping[str, Any]) -> dict[str, Any]:
     data = image["image"]
     if wanted.quality is not None:
-        data = _encoded(base64.b64decode(data), wanted)
+        data = encoded_file(base64.b64decode(data), wanted)
     nothing = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
     usage = nothing | {"input_tokens_details": {"image_tokens": 0, "text_tokens": 0}}
     told = _common(job, wanted, "image_generation.completed", data)
@@ -174,7 +167,8 @@ def _common(job: Job, wanted: Wanted, kind: str, data: str) -> dict[str, Any]:
     }
 
 
-def _encoded(data: bytes, wanted: Wanted) -> str:
+def encoded_file(data: bytes, wanted: Wanted) -> str:
+    """A file in base64, at the quality that was asked for."""
     if wanted.quality is not None:
         data = recompress(data, wanted.quality)
     return base64.b64encode(data).decode("ascii")

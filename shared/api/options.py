@@ -18,9 +18,16 @@ class ApiOptions:
     origins: tuple[str, ...] = ()
     """Web pages from these origins may call it from a browser."""
     max_queued: int = 64
+    requests_per_minute: int = 0
+    """For each key; 0 for no limit."""
     concurrency: int = 16
     """Jobs handed to the backend at once; it batches those it can."""
     max_body: int = 2**20
+    url_seconds: float = 60 * 60.0
+    """How long the address of an image opens without a key."""
+    private_webhooks: bool = False
+    """Whether a webhook may be on this machine or network, and speak plain HTTP."""
+    log_prompts: bool = False
     keep_seconds: float = 30 * DAY
     keep_bytes: int = 10 * 2**30
     grace: float = 30.0

@@ -26,6 +26,7 @@ from shared.errors import (
     NotFound,
     OutOfMemory,
     QueueFull,
+    RateLimited,
     SpendingLimit,
     Unauthorised,
 )
@@ -41,6 +42,7 @@ _STATUSES: tuple[tuple[type[CygnetError], int], ...] = (
     (InputError, 422),
     (QueueFull, 429),
     (SpendingLimit, 429),
+    (RateLimited, 429),
     (Cancelled, 409),
     (BackendUnavailable, 503),
     (CheckpointMissing, 503),
@@ -101,7 +103,7 @@ def answer(request: Request, error: CygnetError) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, Unauthorised):
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, QueueFull):
+    if isinstance(error, QueueFull | RateLimited):
         headers["Retry-After"] = str(error.retry_after)
     openai = request.url.path == OPENAI_ROUTE
     body = openai_error(error) if openai else _problem(request, error, status)
@@ -129,7 +131,7 @@ def _problem(request: Request, error: CygnetError, status: int) -> dict[str, Any
 def openai_error(error: CygnetError) -> dict[str, Any]:
     """As OpenAI's clients expect it; the next step is part of the message."""
     kind = "invalid_request_error" if isinstance(error, InputError) else "server_error"
-    if isinstance(error, QueueFull):
+    if isinstance(error, QueueFull | RateLimited):
         kind = "rate_limit_error"
     param = error.fields[0] if isinstance(error, InvalidRequest) and error.fields else None
     return {"error": {"message": str(error), "type": kind, "param": param, "code": error.code}}

@@ -13,9 +13,23 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from shared.api.chores import prune, warm_up
+from shared.api.deliverer import Deliverer
+from shared.api.fair_queue import FairQueue
+from shared.api.job_service import Load
+from shared.api.metrics import Metrics
 from shared.api.options import ApiOptions
+from shared.api.security import key_digest
 from shared.backends import Backend
-from shared.contract import Done, Event, GenerationRequest, ImageReady, Queued, parse_request
+from shared.contract import (
+    BackendStatus,
+    Done,
+    Event,
+    GenerationRequest,
+    ImageReady,
+    Queued,
+    parse_request,
+)
 from shared.errors import (
     BackendUnavailable,
     Cancelled,
@@ -24,7 +38,7 @@ from shared.errors import (
     QueueFull,
     error_of,
 )
-from shared.store import Job, Store, StoredEvent
+from shared.store import PLAIN, Job, Status, Store, StoredEvent, StoredImage, Terms
 
 log = logging.getLogger(__name__)
 
@@ -33,26 +47,38 @@ _LONGEST_RETRY = 300
 
 
 class Runner:
-    """Runs the jobs of a store on a backend, up to `concurrency` at once, first come first served."""
+    """Runs the jobs of a store on a backend, up to `concurrency` at once."""
 
-    def __init__(self, backend: Backend, store: Store, options: ApiOptions) -> None:
+    def __init__(
+        self, backend: Backend, store: Store, options: ApiOptions, metrics: Metrics
+    ) -> None:
         self.backend = backend
         self.store = store
         self.options = options
         self.stopping = False
+        self._metrics = metrics
+        self._deliverer = Deliverer(
+            store, {key_digest(key): key for key in options.keys}, private=options.private_webhooks
+        )
         self._stopped = False
+        self._queue = FairQueue(store, options.concurrency, options.max_queued)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._cancelled: set[str] = set()
         self._changes: dict[str, asyncio.Event] = {}
         self._unrecorded: dict[str, CygnetError] = {}
-        self._pruning: asyncio.Task[None] | None = None
+        self._chores: list[asyncio.Task[None]] = []
         self._seconds = _FIRST_GUESS
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Take up what the last process left."""
         self.store.recover()
         self._fill()
-        self._prune()
+        self._chores += [
+            asyncio.create_task(self._deliverer.run()),
+            asyncio.create_task(prune(self.store, self.options)),
+        ]
+        if self.options.warm_up:
+            self._chores.append(asyncio.create_task(warm_up(self.backend)))
 
     async def stop(self) -> None:
         """Let running jobs end for `grace` seconds, hand the others back, and end every stream."""
@@ -63,39 +89,34 @@ class Runner:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        if self._pruning:
-            await self._pruning
         self._stopped = True
         for job in list(self._changes):
             self._changed(job)
 
-    @property
-    def running(self) -> int:
-        return len(self._running)
+    async def aclose(self) -> None:
+        """Stop, and let go of the backend and the store."""
+        for chore in self._chores:
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
+        await self.stop()
+        await self._deliverer.aclose()
+        await self.backend.aclose()
+        self.store.close()
 
-    def submit(
-        self,
-        request: GenerationRequest,
-        owner: str = "",
-        *,
-        idempotency_key: str | None = None,
-        fingerprint: str = "",
+    async def submit(
+        self, request: GenerationRequest, owner: str = "", terms: Terms = PLAIN
     ) -> Job:
-        """Accept a job, or find the one that `idempotency_key` made.
+        """Accept a job, or find the one that its idempotency key made.
 
         Raises `QueueFull` with the time after which to try again, `BackendUnavailable` when the
         server is stopping.
         """
+        if terms.webhook is not None:
+            await self._deliverer.check(terms.webhook, owner)
         if self.stopping:
             raise _stopping()
         try:
-            job = self.store.add(
-                request,
-                owner,
-                idempotency_key=idempotency_key,
-                fingerprint=fingerprint,
-                max_queued=self.options.max_queued,
-            )
+            job = self.store.add(request, owner, terms, self._queue.room(batch=terms.batch))
         except QueueFull as full:
             rounds = math.ceil((full.waiting + 1) / self.options.concurrency)
             full.retry_after = min(math.ceil(self._seconds * rounds), _LONGEST_RETRY)
@@ -103,7 +124,7 @@ class Runner:
         self._fill()
         now = self.store.job(job.id)
         if now.status == "queued" and not self.store.events(job.id, limit=1):
-            self.store.record(job.id, Queued(position=self.store.queued() - 1))
+            self.store.record(job.id, Queued(position=self.store.ahead(now)))
         return now
 
     async def cancel(self, job: str, owner: str | None = None) -> Job:
@@ -111,10 +132,11 @@ class Runner:
         self.store.job(job, owner)
         if task := self._running.get(job):
             self._cancelled.add(job)
+            await asyncio.sleep(0)  # a task that is cancelled before it began never cleans up
             task.cancel()
             await asyncio.wait({task})
-        else:
-            self._end(job, _cancelled())
+        elif self._end(job, _cancelled()):
+            self._ended(job)
         return self.store.job(job)
 
     async def ended(self, job: str) -> Job:
@@ -159,13 +181,37 @@ class Runner:
             if job not in self._running:
                 self._changed(job)  # lets go of the event; who else waits looks again
 
+    async def job(self, job: str, owner: str | None = None) -> Job:
+        return self.store.job(job, owner)
+
+    async def jobs(
+        self, owner: str, status: Status | None, limit: int, after: str | None
+    ) -> list[Job]:
+        return self.store.jobs(owner, status, limit, after)
+
+    async def image(self, image: str, owner: str | None = None) -> StoredImage:
+        return self.store.image(image, owner)
+
+    async def read_image(self, image: StoredImage) -> bytes:
+        return await asyncio.to_thread(self.store.read_image, image)
+
+    async def status(self) -> BackendStatus:
+        if self.stopping:
+            return BackendStatus(
+                name=self.backend.name, healthy=False, warm=False, detail=_stopping().message
+            )
+        return await self.backend.status()
+
+    async def load(self) -> Load:
+        return Load(self.store.queued(), len(self._running))
+
     def _changed(self, job: str) -> None:
         if change := self._changes.pop(job, None):
             change.set()
 
     def _fill(self) -> None:
         while not self.stopping and len(self._running) < self.options.concurrency:
-            job = self.store.take()
+            job = self._queue.take()
             if job is None:
                 return
             self._running[job.id] = asyncio.create_task(self._run(job))
@@ -188,8 +234,9 @@ class Runner:
             self._end(job.id, InternalError(message, "Try again; its log has the cause."))
         finally:
             del self._running[job.id]
+            self._queue.ended(job.id)
             self._cancelled.discard(job.id)
-            self._changed(job.id)
+            self._ended(job.id)
             self._next()
 
     async def _follow(self, job: Job) -> None:
@@ -198,6 +245,7 @@ class Runner:
             async for event in events:
                 await self._record(job.id, event)
                 self._changed(job.id)
+                self._metrics.event(event)
                 if isinstance(event, Done):
                     return
         raise InternalError("The backend stopped before the work was done.", "Try again.")
@@ -208,34 +256,33 @@ class Runner:
         else:
             self.store.record(job, event)
 
-    def _end(self, job: str, error: CygnetError) -> None:
-        """Record how a job failed. If even that fails, its readers are told, and it runs again."""
+    def _end(self, job: str, error: CygnetError) -> bool:
+        """Record how a job failed, unless it had ended; whether it ends now. If even that fails,
+        its readers are told, and it runs again."""
         try:
-            self.store.fail(job, error)
+            return self.store.fail(job, error)
         except CygnetError as fault:
             log.error("job %s could not be ended: %s", job, fault)
             self._unrecorded[job] = error
+            return False
+
+    def _ended(self, job: str) -> None:
+        """A job runs no more: tell those who follow it, the log and the webhook."""
         self._changed(job)
+        now = self.store.job(job)
+        if now.ended:
+            self._metrics.ended(now)
+            self._deliverer.wake()
+            code = now.error["code"] if now.error else None
+            log.info(
+                "job ended", extra={"fields": {"job": job, "status": now.status, "code": code}}
+            )
 
     def _next(self) -> None:
-        """Make room, in the queue and on the disk."""
         try:
             self._fill()
         except CygnetError as error:  # the next job that comes or ends tries again
             log.error("no job could be started: %s", error)
-        self._prune()
-
-    def _prune(self) -> None:
-        if self.stopping or (self._pruning and not self._pruning.done()):
-            return
-        self._pruning = asyncio.create_task(self._prune_once())
-
-    async def _prune_once(self) -> None:
-        keep = (self.options.keep_seconds, self.options.keep_bytes)
-        try:
-            await asyncio.to_thread(self.store.prune, *keep)
-        except (CygnetError, OSError) as error:
-            log.error("what is old could not be removed: %s", error)
 
 
 def _cancelled() -> Cancelled:

@@ -5,38 +5,35 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import logging
-import re
-import secrets
-import time
 from collections.abc import Mapping
 from typing import Annotated, Any, NoReturn
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.api.runner import Runner
+from shared.api.job_service import JobService
+from shared.api.options import ApiOptions
+from shared.api.rate_limit import RateLimit
+from shared.api.signed_urls import LONGEST_SIGNATURE, is_signed
 from shared.errors import InvalidCall, Unauthorised
-
-log = logging.getLogger(__name__)
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 _bearer = HTTPBearer(auto_error=False, description="one of the server's keys, if it has any")
 
 
-def runner_of(request: Request) -> Runner:
-    return request.app.state.runner
+def jobs_of(request: Request) -> JobService:
+    return request.app.state.jobs
 
 
-async def owner_of(
-    request: Request,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> str:
+def options_of(request: Request) -> ApiOptions:
+    return request.app.state.options
+
+
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+
+
+def owner_of(request: Request, credentials: Credentials) -> str:
     """Whose jobs the caller may see: a digest of the key. Raises `Unauthorised`, `InvalidCall`."""
-    options = runner_of(request).options
+    options = options_of(request)
     if options.hosts and request.url.hostname not in options.hosts:
         # A page in a browser here may have its own host name lead to this machine.
         raise InvalidCall("This server has another name.", f"Call it {options.hosts[0]}.", 421)
@@ -50,11 +47,38 @@ async def owner_of(
             "The API key is missing, or is none of this server's.",
             "Send it in the header Authorization: Bearer KEY.",
         )
-    return hashlib.sha256(given).hexdigest()[:16]
+    return key_digest(given.decode())
+
+
+def key_digest(key: str) -> str:
+    """What stands for a key wherever something is kept for it."""
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def limited_owner_of(request: Request, owner: Annotated[str, Depends(owner_of)]) -> str:
+    """The same for a call that asks for pictures. Raises `RateLimited` too."""
+    limit: RateLimit = request.app.state.rate_limit
+    limit.take(owner)
+    return owner
+
+
+def viewer_of(
+    request: Request,
+    image: str,
+    credentials: Credentials,
+    expires: Annotated[int | None, Query(description="of a signed address")] = None,
+    signature: Annotated[str, Query(max_length=LONGEST_SIGNATURE)] = "",
+) -> str | None:
+    """Whose image the caller may see: anyone's with its signed address. Raises `Unauthorised`."""
+    if expires is not None and is_signed(options_of(request).keys, image, expires, signature):
+        return None
+    return owner_of(request, credentials)
 
 
 Owner = Annotated[str, Depends(owner_of)]
-TheRunner = Annotated[Runner, Depends(runner_of)]
+LimitedOwner = Annotated[str, Depends(limited_owner_of)]
+Viewer = Annotated[str | None, Depends(viewer_of)]
+Jobs = Annotated[JobService, Depends(jobs_of)]
 
 
 async def read_json(request: Request) -> dict[str, Any]:
@@ -66,7 +90,7 @@ async def read_json(request: Request) -> dict[str, Any]:
             "Send JSON, with Content-Type: application/json.",
             415,
         )
-    body = await _read_body(request, runner_of(request).options.max_body)
+    body = await _read_body(request, options_of(request).max_body)
     try:
         data = json.loads(body.decode(), parse_constant=_no_number)
     except RecursionError:
@@ -98,38 +122,3 @@ def _no_json(why: str) -> InvalidCall:
 def fingerprint(data: Mapping[str, Any]) -> str:
     """The same for two bodies that ask for the same."""
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-
-
-class RequestId:
-    """Every call has an id: the caller's `X-Request-Id` if it is a sane one, else a new one.
-
-    It goes back to the caller and into the log, beside nothing of what the call held.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-        scope.setdefault("state", {})["id"] = request_id
-
-        status = 0
-        started = time.monotonic()
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_with_id)
-        finally:
-            call = {"method": scope["method"], "path": scope["path"], "status": status}
-            seconds = round(time.monotonic() - started, 4)
-            log.info("%s", json.dumps({"request_id": request_id, **call, "seconds": seconds}))

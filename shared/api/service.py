@@ -1,15 +1,17 @@
-"""`/healthz`, `/readyz` and `/v1/models`: what a load balancer and a client ask first."""
+"""`/healthz`, `/readyz`, `/metrics` and `/v1/models`: what a load balancer and a client ask first."""
 
 from __future__ import annotations
 
 import contextlib
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
+from shared.api.job_service import JobService
+from shared.api.metrics import Metrics
 from shared.api.problems import documented
-from shared.api.runner import Runner
-from shared.api.security import Owner, TheRunner
+from shared.api.security import Jobs, Owner
 from shared.api.views import Health, ModelList, ModelView, Readiness, model_view
 from shared.checkpoints import Checkpoint, get_checkpoint
 from shared.errors import NotFound, UnknownCheckpoint
@@ -24,37 +26,50 @@ async def healthz() -> Health:
 
 
 @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
-async def readyz(runner: TheRunner, response: Response) -> Readiness:
+async def readyz(jobs: Jobs, response: Response) -> Readiness:
     """Whether a request would start at once: 200 if so, else 503."""
-    status = await runner.backend.status()
-    ready = status.healthy and status.warm and not runner.stopping
+    status = await jobs.status()
+    ready = status.healthy and status.warm
     if not ready:
         response.status_code = 503
+    load = await jobs.load()
     return Readiness(
         ready=ready,
         detail=status.detail or ("" if ready else "The checkpoint is not loaded."),
-        queued=runner.store.queued(),
-        running=runner.running,
+        queued=load.queued,
+        running=load.running,
     )
 
 
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"description": "numbers", "content": {"text/plain": {}}}, **documented()},
+)
+async def metrics(request: Request, owner: Owner, jobs: Jobs) -> Response:
+    """Numbers for Prometheus: calls and jobs by outcome, the queue, batches, steps, phases, memory."""
+    told: Metrics = request.app.state.metrics
+    text = told.exposition(await jobs.load(), await jobs.status())
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
 @router.get("/v1/models", response_model=ModelList, responses=documented())
-async def list_models(owner: Owner, runner: TheRunner) -> ModelList:
+async def list_models(owner: Owner, jobs: Jobs) -> ModelList:
     """The checkpoints that can be asked for."""
-    return ModelList(data=[model_view(checkpoint) for checkpoint in await _checkpoints(runner)])
+    return ModelList(data=[model_view(checkpoint) for checkpoint in await _checkpoints(jobs)])
 
 
 @router.get("/v1/models/{model}", response_model=ModelView, responses=documented(404))
-async def get_model(model: str, owner: Owner, runner: TheRunner) -> ModelView:
+async def get_model(model: str, owner: Owner, jobs: Jobs) -> ModelView:
     """One checkpoint."""
-    for checkpoint in await _checkpoints(runner):
+    for checkpoint in await _checkpoints(jobs):
         if checkpoint.name == model:
             return model_view(checkpoint)
     raise NotFound("There is no such model.", "Choose one of those at /v1/models.")
 
 
-async def _checkpoints(runner: Runner) -> list[Checkpoint]:
-    names = (await runner.backend.status()).checkpoints
+async def _checkpoints(jobs: JobService) -> list[Checkpoint]:
+    names = (await jobs.status()).checkpoints
     known = []
     for name in names:
         with contextlib.suppress(UnknownCheckpoint):  # a newer server's, behind this one

@@ -7,6 +7,8 @@ from typing import Any, Literal
 from fastapi import Request
 from pydantic import BaseModel, Field
 
+from shared.api.security import options_of
+from shared.api.signed_urls import sign
 from shared.checkpoints import Checkpoint
 from shared.store import Job, Status, StoredImage
 
@@ -77,12 +79,18 @@ class Readiness(BaseModel):
 def image_view(request: Request, image: StoredImage) -> ImageView:
     return ImageView(
         id=image.id,
-        url=str(request.url_for("get_image", image=image.id)),
+        url=_image_url(request, image.id),
         index=image.number,
         seed=image.seed,
         format=image.format,
         bytes=image.size,
     )
+
+
+def _image_url(request: Request, image: str) -> str:
+    options = options_of(request)
+    url = request.url_for("get_image", image=image)
+    return str(url.replace(query=sign(options.keys, image, options.url_seconds)))
 
 
 def job_view(request: Request, job: Job) -> JobView:

@@ -67,12 +67,14 @@ class LocalBackend:
     async def status(self) -> BackendStatus:
         """Warm once a checkpoint is loaded. Imports nothing."""
         healthy = importlib.util.find_spec("torch") is not None
+        held = [engine.memory_bytes or 0 for engine in self._engines.values()]
         return BackendStatus(
             name=self.name,
             healthy=healthy,
             warm=any(engine.loaded.is_set() for engine in self._engines.values()),
             checkpoints=tuple(checkpoint.name for checkpoint in CHECKPOINTS),
             detail="" if healthy else "torch is not installed.",
+            memory_bytes=max(held, default=0) or None,
         )
 
     async def aclose(self) -> None:

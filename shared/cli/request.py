@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import get_args
 
-from shared.checkpoints import CHECKPOINTS, add_folder
+from shared.checkpoints import CHECKPOINTS, SchedulerName, add_folder
 from shared.cli.parser import NUMBER
 from shared.files import is_folder
 
@@ -22,7 +23,7 @@ def add_request_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGr
     group.add_argument("--seed", **NUMBER, help="the same seed makes the same picture")
     group.add_argument("--num-images", **NUMBER, help="1 to 16; their seeds count up")
     group.add_argument("--checkpoint", metavar="NAME", help="or a folder in diffusers' format")
-    group.add_argument("--scheduler", metavar="NAME", help="unipc, euler or lcm")
+    group.add_argument("--scheduler", metavar="NAME", help=" or ".join(get_args(SchedulerName)))
     return group
 
 

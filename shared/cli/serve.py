@@ -20,6 +20,9 @@ def _add_serve_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--port", default=8000, **NUMBER, help="0 takes a free one (default: 8000)")
     parser.add_argument("--max-queued", default=64, **NUMBER, help="jobs that may wait (64)")
+    parser.add_argument(
+        "--requests-per-minute", default=0, **NUMBER, help="for each key; 0 is no limit (0)"
+    )
     parser.add_argument("--keep-days", default=30, **NUMBER, help="how long images are kept (30)")
     parser.add_argument("--keep-gib", default=10, **NUMBER, help="how much of them is kept (10)")
     parser.add_argument(
@@ -29,6 +32,12 @@ def _add_serve_options(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="lets web pages from there call",
     )
+    parser.add_argument(
+        "--private-webhooks",
+        action="store_true",
+        help="lets webhooks call this machine and network",
+    )
+    parser.add_argument("--log-prompts", action="store_true", help="puts prompts into the log")
     parser.add_argument(
         "--backend", metavar="NAME", help="what draws: auto, or one of cygnet backends"
     )

@@ -64,6 +64,17 @@ def total_memory(device: torch.device) -> float:
     return psutil.virtual_memory().total / 2**30
 
 
+def held_memory(device: torch.device) -> int | None:
+    """Bytes that this process holds on the device; None where it is the machine's own memory."""
+    match device.type:
+        case "cuda":
+            return torch.cuda.memory_reserved(device)
+        case "mps":
+            return torch.mps.driver_allocated_memory()
+        case _:
+            return None
+
+
 def check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
     """Refuse weights that the device cannot hold, before gigabytes are fetched."""
     total = total_memory(device)

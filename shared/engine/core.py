@@ -300,22 +300,25 @@ def run(model: Model, request: GenerationRequest, previews: bool = False) -> Ite
     while generation.waiting or core.images:
         while generation.waiting and core.has_room(request):
             core.start(generation)
+        began = time.perf_counter()
         advanced, failures = core.step()
         for failure in failures:
             raise failure.error
         for image in advanced:
-            yield step_event(core, image, previews)
+            yield step_event(core, image, previews, len(advanced), began)
         for image in advanced:
             if image.done:
                 yield core.finish(image)
     yield Done(result=core.result(generation, backend="local"))
 
 
-def step_event(core: Core, image: ActiveImage, preview: bool) -> Step:
-    """What is said of one image after a step."""
+def step_event(core: Core, image: ActiveImage, preview: bool, batch: int, began: float) -> Step:
+    """What is said of one image after a step, which began at that time of `time.perf_counter`."""
     return Step(
         index=image.index,
         step=image.step,
         steps=len(image.sampler.timesteps),
-        preview=core.preview(image) if preview else None,
+        preview=core.preview(image) if preview else None,  # on a GPU, this waits for the step
+        batch=batch,
+        seconds=time.perf_counter() - began,
     )

@@ -17,7 +17,10 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import torch
+
 from shared.contract import Done, Event, GenerationRequest, Queued
+from shared.engine.acceleration import held_memory
 from shared.engine.core import ActiveImage, Core, Generation, as_error, release, step_event
 from shared.engine.loading import Model
 from shared.errors import Cancelled, CygnetError
@@ -50,6 +53,7 @@ class Engine:
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="cygnet-decode")
         self._closing = False
         self._loaded_at = 0.0
+        self._device: torch.device | None = None
         self._end: CygnetError | None = None
         self.loaded = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cygnet-engine", daemon=True)
@@ -60,6 +64,11 @@ class Engine:
     def ended(self) -> bool:
         """Whether the engine takes no more requests: closed, or it could not load."""
         return self._end is not None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """What is held on the device once the model is loaded; None where that is not known."""
+        return held_memory(self._device) if self._device else None
 
     def submit(
         self, request: GenerationRequest, deliver: Deliver, submitted: float | None = None
@@ -112,6 +121,7 @@ class Engine:
 
     def _serve(self, core: Core) -> None:
         self._loaded_at = time.perf_counter()
+        self._device = core.model.device
         self.loaded.set()
         while self._receive(core):
             core.drop([image for image in core.images if image.generation.stopped])
@@ -150,12 +160,14 @@ class Engine:
                 self._send(generation, Queued(position=position))
 
     def _step(self, core: Core) -> None:
+        began = time.perf_counter()
         advanced, failures = core.step()
         for failure in failures:
             self._fail(failure.image.generation, failure.error)
         for image in advanced:
             try:
-                self._send(image.generation, step_event(core, image, self._previews))
+                event = step_event(core, image, self._previews, len(advanced), began)
+                self._send(image.generation, event)
             except Exception as error:
                 self._fail(image.generation, error)
             if image.done and not image.generation.stopped:

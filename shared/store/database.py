@@ -13,8 +13,7 @@ from pathlib import Path
 
 from shared.errors import DataUnusable, DiskFull
 
-_SCHEMA_VERSION = 1
-_SCHEMA = """
+_SCHEMA_1 = """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -53,6 +52,21 @@ CREATE TABLE images (
 ) STRICT;
 CREATE INDEX images_by_job ON images (job, number);
 """
+_SCHEMA_2 = """
+ALTER TABLE jobs ADD COLUMN batch INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN webhook TEXT;
+DROP INDEX jobs_by_status;
+CREATE INDEX jobs_by_status ON jobs (status, batch, number);
+CREATE TABLE deliveries (
+    job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE,
+    attempts INTEGER NOT NULL,
+    due REAL NOT NULL
+) STRICT;
+CREATE INDEX deliveries_by_due ON deliveries (due);
+"""
+_UPGRADES = (_SCHEMA_1, _SCHEMA_2)
+"""Each brings a file from the version that is its place here to the next. Never change one that
+was released: append."""
 
 
 class Database:
@@ -84,15 +98,15 @@ class Database:
         connection.execute("PRAGMA foreign_keys = ON")
         with self.transaction() as db:
             [version] = db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                for statement in _SCHEMA.split(";"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-            elif version != _SCHEMA_VERSION:
+            if version > len(_UPGRADES):
                 raise DataUnusable(
-                    f"{self._folder} was written by another version of Cygnet.",
+                    f"{self._folder} was written by a newer version of Cygnet.",
                     "Use that version, or another CYGNET_DATA_DIR.",
                 )
+            for upgrade in _UPGRADES[version:]:
+                for statement in upgrade.split(";"):
+                    db.execute(statement)
+            db.execute(f"PRAGMA user_version = {len(_UPGRADES)}")
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

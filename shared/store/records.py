@@ -20,6 +20,22 @@ class StoredImage:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """How a job was asked for, beside its request."""
+
+    idempotency_key: str | None = None
+    fingerprint: str = ""
+    """Tells two bodies apart that were sent with one idempotency key."""
+    batch: bool = False
+    """Gives way to the others."""
+    webhook: str | None = None
+    """The address to tell when the job has ended."""
+
+
+PLAIN = Terms()
+
+
+@dataclass(frozen=True)
 class Job:
     """A job as it is now. `request` and `result` are JSON: the weights may be gone since."""
 
@@ -28,6 +44,8 @@ class Job:
     status: Status
     request: dict[str, Any]
     attempts: int
+    batch: bool
+    webhook: str | None
     created: float
     started: float | None
     finished: float | None
@@ -47,3 +65,12 @@ class StoredEvent:
     id: int
     type: str
     data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A webhook to call about a job that has ended, after so many calls that failed."""
+
+    job: str
+    url: str
+    attempts: int

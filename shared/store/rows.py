@@ -13,6 +13,7 @@ def read_job(db: sqlite3.Connection, row: sqlite3.Row) -> Job:
     fields = dict(row)
     for internal in ("number", "idempotency_key", "fingerprint"):
         del fields[internal]
+    fields["batch"] = bool(fields["batch"])
     for name in ("request", "result", "error"):
         fields[name] = json.loads(fields[name]) if fields[name] else None
     images = db.execute("SELECT * FROM images WHERE job = ? ORDER BY number", (row["id"],))

@@ -12,7 +12,6 @@ import base64
 import dataclasses
 import hashlib
 import json
-import re
 import secrets
 import sqlite3
 import time
@@ -26,18 +25,16 @@ from shared.errors import (
     CygnetError,
     InternalError,
     InvalidCall,
-    NotFound,
     QueueFull,
 )
-from shared.files import check_folder, write_atomically
 from shared.store.database import Database
-from shared.store.records import Job, Status, StoredEvent, StoredImage
+from shared.store.deliveries import Deliveries
+from shared.store.image_files import ImageFiles, file_name, not_found
+from shared.store.records import PLAIN, Job, Status, StoredEvent, StoredImage, Terms
 from shared.store.rows import append, insert_event, read_job
 
 MAX_ATTEMPTS = 3
 """A job that was running when the process died runs again; not for ever, it may be the cause."""
-
-_OURS = re.compile(r"[0-9a-f]{32}-\d+\.(png|webp|jpeg)|\.cygnet-[0-9a-f]{16}")
 
 
 class Store:
@@ -47,11 +44,13 @@ class Store:
     """
 
     def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
-        self._images = folder / "images"
+        self._files = ImageFiles(folder / "images")
         self._now = now
-        check_folder(self._images)
         self._db = Database(folder / "jobs.sqlite3")
-        self._remove_strays()
+        self.deliveries = Deliveries(self._db, now)
+        with self._db.reading() as db:
+            rows = db.execute("SELECT id, format FROM images").fetchall()
+        self._files.remove_strays({file_name(row["id"], row["format"]) for row in rows})
 
     def close(self) -> None:
         self._db.close()
@@ -62,32 +61,29 @@ class Store:
         self,
         request: GenerationRequest,
         owner: str = "",
-        *,
-        idempotency_key: str | None = None,
-        fingerprint: str = "",
+        terms: Terms = PLAIN,
         max_queued: int = 2**31,
     ) -> Job:
-        """Accept a job; the earlier one if `owner` has used `idempotency_key` before.
+        """Accept a job; the earlier one if `owner` has used its idempotency key before.
 
-        `fingerprint` tells what was asked for. Raises `QueueFull`; `InvalidCall` if the key was
-        used for something else.
+        Raises `QueueFull`; `InvalidCall` if the key was used for something else.
         """
         wanted = request.model_dump_json()
         with self._db.transaction() as db:
             known = db.execute(
                 "SELECT id, fingerprint FROM jobs WHERE owner = ? AND idempotency_key = ?",
-                (owner, idempotency_key),
+                (owner, terms.idempotency_key),
             ).fetchone()
             if known is None:
                 self._check_room(max_queued)
                 job = secrets.token_hex(16)
                 db.execute(
-                    "INSERT INTO jobs (id, owner, status, request, idempotency_key, fingerprint,"
-                    " created) VALUES (?, ?, 'queued', ?, ?, ?, ?)",
-                    (job, owner, wanted, idempotency_key, fingerprint, self._now()),
+                    "INSERT INTO jobs (id, owner, status, request, created, idempotency_key,"
+                    " fingerprint, batch, webhook) VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?)",
+                    (job, owner, wanted, self._now(), *dataclasses.astuple(terms)),
                 )
                 return self.job(job)
-        if known["fingerprint"] != fingerprint:
+        if known["fingerprint"] != terms.fingerprint:
             raise InvalidCall(
                 "The Idempotency-Key was used before, for another request.",
                 "Send each new request with a key of its own.",
@@ -100,7 +96,7 @@ class Store:
         with self._db.reading() as db:
             row = db.execute("SELECT * FROM jobs WHERE id = ?", (job,)).fetchone()
             if row is None or owner not in (None, row["owner"]):
-                raise _not_found("job")
+                raise not_found("job")
             return read_job(db, row)
 
     def jobs(
@@ -125,18 +121,28 @@ class Store:
         with self._db.reading() as db:
             return db.execute("SELECT count(*) FROM jobs WHERE status = 'queued'").fetchone()[0]
 
+    def ahead(self, job: Job) -> int:
+        """How many jobs wait that came before it and do not give way to it."""
+        with self._db.reading() as db:
+            return db.execute(
+                "SELECT count(*) FROM jobs WHERE status = 'queued' AND batch <= ?"
+                " AND number < (SELECT number FROM jobs WHERE id = ?)",
+                (job.batch, job.id),
+            ).fetchone()[0]
+
     def _check_room(self, max_queued: int) -> None:
         if (queued := self.queued()) >= max_queued:
             message = f"{queued} jobs wait already, as many as may."
             raise QueueFull(message, "Try again later.", queued)
 
-    def take(self) -> Job | None:
-        """The job that has waited longest, now running; None if none waits."""
+    def take(self, *, batch: bool = False) -> Job | None:
+        """The job of that kind that has waited longest, now running; None if none waits."""
         with self._db.transaction() as db:
             row = db.execute(
                 "UPDATE jobs SET status = 'running', started = ?, attempts = attempts + 1 WHERE"
-                " number = (SELECT min(number) FROM jobs WHERE status = 'queued') RETURNING *",
-                (self._now(),),
+                " number = (SELECT min(number) FROM jobs WHERE status = 'queued' AND batch = ?)"
+                " RETURNING *",
+                (self._now(), batch),
             ).fetchone()
             return read_job(db, row) if row else None
 
@@ -196,10 +202,10 @@ class Store:
             known = db.execute("SELECT 1 FROM images WHERE id = ?", (image.id,)).fetchone()
             if known:  # from before the server died: the same picture, whose event was sent
                 return
-        write_atomically(self._path(image), event.image, force=True)
+        self._files.write(image, event.image)
         with self._db.transaction() as db:
             if not self._open(job):
-                self._path(image).unlink(missing_ok=True)
+                self._files.remove(image)
                 return
             values = dataclasses.astuple(image)
             db.execute("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?)", values)
@@ -218,6 +224,7 @@ class Store:
             db.execute("UPDATE events SET preview = NULL WHERE job = ?", (job,))
             data = error or json.dumps({"type": "done", "result": json.loads(result)})
             insert_event(db, job, event, data)
+            self.deliveries.add(job)
             return True
 
     def _open(self, job: str) -> bool:
@@ -249,20 +256,14 @@ class Store:
         with self._db.reading() as db:
             row = db.execute("SELECT * FROM images WHERE id = ?", (image,)).fetchone()
             if row is None:
-                raise _not_found("image")
+                raise not_found("image")
             if owner is not None:
                 self.job(row["job"], owner)
             return StoredImage(**row)
 
     def read_image(self, image: StoredImage) -> bytes:
         """Its file. Raises `NotFound` if that is gone."""
-        try:
-            return self._path(image).read_bytes()
-        except FileNotFoundError:
-            raise _not_found("image") from None
-
-    def _path(self, image: StoredImage) -> Path:
-        return self._images / f"{image.id}.{image.format}"
+        return self._files.read(image)
 
     # What is let go
 
@@ -287,23 +288,8 @@ class Store:
                 doomed += images
                 removed += 1
         for image in doomed:
-            self._path(image).unlink(missing_ok=True)
+            self._files.remove(image)
         return removed
-
-    def _remove_strays(self) -> None:
-        """Remove files that a kill left without a row, and only what is named as ours are."""
-        with self._db.reading() as db:
-            rows = db.execute("SELECT id, format FROM images").fetchall()
-        known = {f"{row['id']}.{row['format']}" for row in rows}
-        for path in self._images.iterdir():
-            if _OURS.fullmatch(path.name) and path.name not in known:
-                path.unlink(missing_ok=True)
-
-
-def _not_found(what: str) -> NotFound:
-    return NotFound(
-        f"There is no such {what}.", "Check the id; what is old is removed after a while."
-    )
 
 
 def _base64(data: bytes) -> str:

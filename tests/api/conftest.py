@@ -90,7 +90,7 @@ def serve(tmp_path: Path) -> Serve:
             serving = asyncio.create_task(server._serve([listener]))
             try:
                 async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-                    yield Server(url, app.state.runner, client)
+                    yield Server(url, app.state.jobs, client)
             finally:
                 server.should_exit = True
                 await serving

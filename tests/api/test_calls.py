@@ -133,7 +133,7 @@ async def test_a_key_sees_its_own_jobs_and_images_only(serve: Serve) -> None:
         one, two = ({"Authorization": f"Bearer {key}"} for key in ("one", "two"))
         server.client.headers.update(one)
         job = await server.ended((await server.post())["id"])
-        image = job["images"][0]["url"]
+        image = f"/v1/images/{job['images'][0]['id']}"
         assert (await server.client.get(image)).status_code == 200
         for path in (f"/v1/jobs/{job['id']}", image):
             assert (await server.client.get(path, headers=two)).status_code == 404

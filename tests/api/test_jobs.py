@@ -41,8 +41,9 @@ async def messages(
         async for line in answer.aiter_lines():
             if line:
                 lines.append(line)
-            elif lines != [": still here"]:
-                yield Message(lines)
+            else:
+                if lines != [": still here"]:
+                    yield Message(lines)
                 lines = []
 
 

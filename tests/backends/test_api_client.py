@@ -80,7 +80,9 @@ class Script:
             self.waits.append((attempt, asked))
             return 0
 
-        backend = ApiBackend("http://swan.example", "a-key", httpx.MockTransport(self), wait)
+        backend = ApiBackend(
+            "http://swan.example", "a-key", transport=httpx.MockTransport(self), wait=wait
+        )
         try:
             return [event async for event in backend.generate(REQUEST)]
         finally:

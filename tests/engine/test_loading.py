@@ -8,7 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -344,3 +346,22 @@ def test_bfloat16_gives_a_picture_close_to_float32(
 ) -> None:
     picture = solo(load(small, Acceleration(device="cpu", dtype="bfloat16")), ask())[0]
     assert psnr(picture, solo(model, ask())[0]) > 20
+
+
+def test_two_checkpoints_are_never_read_at_once(
+    small: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_read = threading.Barrier(2, timeout=1)
+    met: list[bool] = []
+
+    def quantise(*_: object) -> None:
+        try:
+            both_read.wait()
+            met.append(True)
+        except threading.BrokenBarrierError:
+            met.append(False)
+
+    monkeypatch.setattr(loading, "quantise", quantise)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda _: load(small, CPU), range(2)))
+    assert met == [False, False]

@@ -1,0 +1,38 @@
+"""What a server does beside its jobs: it loads the checkpoint, and it removes what is old."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from shared.api.options import ApiOptions
+from shared.backends import Backend
+from shared.checkpoints import get_checkpoint
+from shared.contract import collect, parse_request
+from shared.errors import CygnetError
+from shared.settings import settings
+from shared.store import Store
+
+log = logging.getLogger(__name__)
+
+_PRUNE_SECONDS = 60
+
+
+async def warm_up(backend: Backend) -> None:
+    """Draw one small picture, so that the first request finds the weights loaded."""
+    side = get_checkpoint(settings().checkpoint).min_size
+    smallest = {"prompt": "a swan", "steps": 1, "width": side, "height": side}
+    try:
+        await collect(backend.generate(parse_request(smallest)))
+    except CygnetError as error:  # each request will get it too
+        log.error("the checkpoint could not be loaded: %s", error)
+
+
+async def prune(store: Store, options: ApiOptions) -> None:
+    """Remove what is old, every so often, until cancelled."""
+    while True:
+        try:
+            await asyncio.to_thread(store.prune, options.keep_seconds, options.keep_bytes)
+        except (CygnetError, OSError) as error:
+            log.error("what is old could not be removed: %s", error)
+        await asyncio.sleep(_PRUNE_SECONDS)

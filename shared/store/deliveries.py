@@ -1,0 +1,54 @@
+"""Which webhooks are still to be called, and when: kept until they were, or are given up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from shared.store.database import Database
+from shared.store.records import Delivery
+
+
+class Deliveries:
+    """A delivery is due once its job has ended: `Store` adds it in the transaction that ends it."""
+
+    def __init__(self, db: Database, now: Callable[[], float]) -> None:
+        self._db = db
+        self._now = now
+
+    def add(self, job: str) -> None:
+        """Within the transaction that ends a job: its webhook, if it has one, is due now."""
+        with self._db.transaction() as db:
+            db.execute(
+                "INSERT INTO deliveries SELECT id, 0, ? FROM jobs"
+                " WHERE id = ? AND webhook IS NOT NULL",
+                (self._now(), job),
+            )
+
+    def due(self, limit: int) -> list[Delivery]:
+        """Those whose time has come, the longest due first."""
+        with self._db.reading() as db:
+            rows = db.execute(
+                "SELECT job, webhook AS url, deliveries.attempts FROM deliveries"
+                " JOIN jobs ON id = job WHERE due <= ? ORDER BY due LIMIT ?",
+                (self._now(), limit),
+            ).fetchall()
+        return [Delivery(**row) for row in rows]
+
+    def wait(self) -> float | None:
+        """Seconds until the next one is due; None if there is none."""
+        with self._db.reading() as db:
+            [due] = db.execute("SELECT min(due) FROM deliveries").fetchone()
+        return None if due is None else max(0.0, due - self._now())
+
+    def put_off(self, job: str, seconds: float) -> None:
+        """The call failed: try again after so many seconds."""
+        with self._db.transaction() as db:
+            db.execute(
+                "UPDATE deliveries SET attempts = attempts + 1, due = ? WHERE job = ?",
+                (self._now() + seconds, job),
+            )
+
+    def remove(self, job: str) -> None:
+        """It was delivered, or is given up."""
+        with self._db.transaction() as db:
+            db.execute("DELETE FROM deliveries WHERE job = ?", (job,))

@@ -1,0 +1,127 @@
+"""Tells an address that a job has ended: signed as Standard Webhooks describes, public places only.
+
+An address is resolved and checked each time it is called, and the call goes to what was checked, so
+that no name can lead into this network later. Redirects are not followed. This module does not know
+what is told, nor when to try again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+import hashlib
+import hmac
+import ipaddress
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+
+from shared.errors import InvalidRequest
+
+LONGEST_URL = 2000
+_TIMEOUT = httpx.Timeout(10)
+_LOOK_UP_SECONDS = 10
+
+
+class WebhookSender:
+    """With `private`, an address may be on this machine or network, and speak plain HTTP."""
+
+    def __init__(self, *, private: bool = False) -> None:
+        self._private = private
+        # A connection was made for one name, and must not be used for another at its address.
+        single_use = httpx.Limits(max_connections=32, max_keepalive_connections=0)
+        # Threads of its own: a name server that does not answer must not hold up the files.
+        self._resolvers = ThreadPoolExecutor(4, thread_name_prefix="cygnet-names")
+        self._client = httpx.AsyncClient(timeout=_TIMEOUT, limits=single_use, trust_env=False)
+
+    async def check(self, url: str) -> None:
+        """Raises `InvalidRequest` if that address may not be called."""
+        await self._resolve(url)
+
+    async def send(self, url: str, message: str, body: bytes, key: bytes) -> int:
+        """POST the body, signed with `key`; the status of the answer, whose body is not read.
+
+        `message` is the same at each repetition. Raises `InvalidRequest` for an address that may
+        not be called, `ConnectionError` if there is no answer.
+        """
+        target, address = await self._resolve(url)
+        now = int(time.time())
+        headers = {
+            "Host": target.netloc.decode("ascii"),
+            "Content-Type": "application/json",
+            "User-Agent": "cygnet",
+            "webhook-id": message,
+            "webhook-timestamp": str(now),
+            "webhook-signature": signature(key, message, now, body),
+        }
+        try:
+            async with self._client.stream(
+                "POST",
+                target.copy_with(host=address),
+                content=body,
+                headers=headers,
+                extensions={"sni_hostname": target.raw_host.decode("ascii")},
+            ) as answer:
+                return answer.status_code
+        except httpx.HTTPError as error:
+            raise ConnectionError(type(error).__name__) from error
+
+    async def aclose(self) -> None:
+        self._resolvers.shutdown(wait=False, cancel_futures=True)
+        await self._client.aclose()
+
+    async def _resolve(self, url: str) -> tuple[httpx.URL, str]:
+        """The address taken apart, and the number that its name stands for."""
+        target = self._read(url)
+        host = target.raw_host.decode("ascii")
+        look_up = functools.partial(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
+        try:
+            async with asyncio.timeout(_LOOK_UP_SECONDS):
+                found = await asyncio.get_running_loop().run_in_executor(self._resolvers, look_up)
+        except (OSError, UnicodeError, TimeoutError):
+            raise _refused("its host cannot be found") from None
+        addresses = [str(entry[4][0]) for entry in found]
+        if not self._private and not all(map(is_public, addresses)):
+            raise _refused("its host is not on the public internet")
+        return target, addresses[0]
+
+    def _read(self, url: str) -> httpx.URL:
+        schemes = ("https", "http") if self._private else ("https",)
+        try:
+            target = httpx.URL(url)
+        except (httpx.InvalidURL, UnicodeError):
+            raise _refused("it is no URL") from None
+        if target.scheme not in schemes or not target.host:
+            raise _refused(f"it does not begin with {schemes[0]}://")
+        if target.userinfo:
+            raise _refused("it holds a user or a password")
+        if len(url) > LONGEST_URL:
+            raise _refused(f"it is longer than {LONGEST_URL} characters")
+        return target
+
+
+def is_public(address: str) -> bool:
+    """Whether a numeric address leads to the public internet, and by no tunnel elsewhere."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address):
+        unicast = ip in ipaddress.ip_network("2000::/3")
+        return unicast and ip.is_global and not (ip.teredo or ip.sixtofour)
+    return ip.is_global and not ip.is_multicast
+
+
+def signature(key: bytes, message: str, timestamp: int, body: bytes) -> str:
+    """The header `webhook-signature`; `key` is what follows `whsec_` in a secret, decoded."""
+    signed = b".".join((message.encode(), str(timestamp).encode(), body))
+    digest = hmac.digest(key, signed, hashlib.sha256)
+    return f"v1,{base64.b64encode(digest).decode('ascii')}"
+
+
+def _refused(why: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"webhook cannot be called: {why}.",
+        "Give an https:// address on the public internet.",
+        ("webhook",),
+    )
