@@ -35,7 +35,7 @@ FLOORS = (
     ("shared.images", "shared.files"),
     ("shared.contract",),
     ("shared.checkpoints",),
-    ("shared.errors", "shared.settings", "shared"),
+    ("shared.errors", "shared.prices", "shared.settings", "shared"),
 )
 ONLY_FROM = {
     "torch": ("shared.engine",),
