@@ -28,7 +28,9 @@
         ├── SpendingLimit          spending_limit
         ├── RateLimited            rate_limited
         ├── BackendUnavailable     backend_unavailable
+        ├── ToolFailed             tool_failed
         ├── AddressUnavailable     address_unavailable
+        ├── BatchIncomplete        batch_incomplete
         ├── Cancelled              cancelled
         └── InternalError          internal_error
 
@@ -238,10 +240,22 @@ class BackendUnavailable(GenerationError):
     code = "backend_unavailable"
 
 
+class ToolFailed(GenerationError):
+    """A tool of another MCP server failed, in that server's words."""
+
+    code = "tool_failed"
+
+
 class AddressUnavailable(GenerationError):
     """The server cannot listen at that address: it is taken, or not this machine's."""
 
     code = "address_unavailable"
+
+
+class BatchIncomplete(GenerationError):
+    """Some pictures of a batch failed, or the batch gave up; the others are there."""
+
+    code = "batch_incomplete"
 
 
 class Cancelled(GenerationError):

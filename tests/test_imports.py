@@ -20,7 +20,7 @@ SERVING = {"fastapi", "starlette", "uvicorn", "httpx"}
 FLOORS = (
     DOORS,
     ("shared.cli", "shared.serving"),
-    ("shared.site",),
+    ("shared.album", "shared.site"),
     ("shared.api", "shared.batch", "shared.mcp", "space.page"),
     (
         "shared.backends",
@@ -46,7 +46,7 @@ ONLY_FROM = {
     "gradio": ("space",),
     "modal": ("modal_app", "shared.backends"),
     "fastapi": ("shared.api", "shared.site", "space"),
-    "starlette": ("shared.api", "space"),
+    "starlette": ("shared.api", "shared.mcp", "space"),
     "uvicorn": ("shared.api",),
     "mcp": ("mcp_client_server", "shared.mcp"),
 }
@@ -127,6 +127,7 @@ LIGHT = [
     "from shared.cli import main; main(['checkpoints'])",
     "import shared.mirror.check, shared.mirror.hub",
     "import contextlib, shared.cli\nwith contextlib.suppress(SystemExit): shared.cli.main(['--help'])",
+    "from shared.cli import main\nmain(['mcp', '--port', 'x'])",
     *(f"import {door}" for door in DOORS[:2] if door in MODULES),
 ]
 

@@ -47,6 +47,8 @@ class Opening:
     """The engine of this machine in a process of its own: torch stays out of this one."""
     fail_fast: bool = False
     """Leave at once where the work surely has not begun: another backend can be tried."""
+    priority: int | None = None
+    """The urgency of its jobs on a server, from 0 to 7 (RFC 9218), if it is not the usual one."""
 
 
 def _local(_config: BackendConfig, how: Opening) -> Backend:
@@ -69,7 +71,9 @@ def _fake(_config: BackendConfig, _how: Opening) -> Backend:
 def _api(config: BackendConfig, how: Opening) -> Backend:
     from shared.backends.api_client import ApiBackend
 
-    return ApiBackend(config.required_address, config.key, fail_fast=how.fail_fast)
+    return ApiBackend(
+        config.required_address, config.key, fail_fast=how.fail_fast, priority=how.priority
+    )
 
 
 def _space(config: BackendConfig, how: Opening) -> Backend:
@@ -103,7 +107,9 @@ def open_backend(config: BackendConfig, how: Opening | None = None) -> Backend:
         ) from error
 
 
-def find_backend(name: str, previews: bool = False, apart: bool = False) -> Callable[[], Router]:
+def find_backend(
+    name: str, previews: bool = False, apart: bool = False, priority: int | None = None
+) -> Callable[[], Router]:
     """What opens the backend of that name, or `auto`, behind a router that says who served.
 
     Raises `UnknownBackend`, or `InvalidSetting` if the file of backends is wrong.
@@ -112,4 +118,4 @@ def find_backend(name: str, previews: bool = False, apart: bool = False) -> Call
 
     backends = read_backends()
     backends.check(name)
-    return functools.partial(Router, backends, name, Opening(previews, apart))
+    return functools.partial(Router, backends, name, Opening(previews, apart, priority=priority))
