@@ -22,6 +22,13 @@ SchedulerName = Literal["unipc", "euler", "lcm"]
 
 WEIGHTS = Path(__file__).parent / "weights"
 
+_PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+FILES = [
+    "model_index.json",
+    *(f"{part}/*.{kind}" for part in _PARTS for kind in ("json", "safetensors", "model", "txt")),
+]
+"""What is fetched of a repository: weights as safetensors only, and nothing beside them."""
+
 
 class _Facts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
