@@ -8,15 +8,22 @@ from contextlib import aclosing
 
 import pytest
 
+from shared.api import ApiOptions, create_app
+from shared.api.call_jobs import CallJobs
 from shared.backends import Backend
 from shared.backends.api_client import ApiBackend
 from shared.backends.fake import FakeBackend
+from shared.backends.modal.client import ModalBackend
+from shared.backends.modal.methods import Methods
+from shared.backends.modal.records import Records
 from shared.contract import Done, Event, GenerationRequest, ImageReady, Queued, Step, collect
 from shared.errors import GenerationError, OutOfMemory
 from shared.images import read_recipe
+from shared.prices import Machine
 from shared.settings import Acceleration
 from tests.api.conftest import Serve, serve
 from tests.engine.conftest import ask, small, small_folder
+from tests.modal.conftest import MemoryTable, TaskCalls, serving
 
 __all__ = ["ask", "serve", "small", "small_folder"]
 
@@ -30,11 +37,20 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(params=["fake", "api", "local"])
-async def backend(request: pytest.FixtureRequest, serve: Serve) -> AsyncIterator[Backend]:
+@pytest.fixture(params=["fake", "api", "local", "modal"])
+async def backend(request: pytest.FixtureRequest, serve: Serve, ask: Ask) -> AsyncIterator[Backend]:
     if request.param == "api":
         async with serve(FakeBackend(), grace=0) as server:
             backend: Backend = ApiBackend(server.url)
+            yield backend
+            await backend.aclose()
+        return
+    if request.param == "modal":
+        checkpoint, records = ask().checkpoint, Records(MemoryTable(), MemoryTable())
+        calls = TaskCalls.of(Methods(FakeBackend(), checkpoint, Machine(1, 1)), records)
+        jobs = CallJobs("modal", calls, records, checkpoint, ApiOptions())
+        async with serving(create_app(jobs, ApiOptions())) as url:
+            backend = ModalBackend(url)
             yield backend
             await backend.aclose()
         return
@@ -90,10 +106,11 @@ async def test_after_one_stops_reading_the_next_is_served(backend: Backend, ask:
     assert (result.seeds, len(images)) == ((7,), 1)
 
 
-async def test_the_status_names_the_checkpoints(backend: Backend) -> None:
+async def test_the_status_names_the_checkpoints(backend: Backend, ask: Ask) -> None:
     status = await backend.status()
     assert status.healthy and status.name == backend.name
-    assert "cygnet-tiny" in status.checkpoints
+    # A deployment serves the one that it has loaded.
+    assert {"cygnet-tiny", ask().checkpoint} & set(status.checkpoints)
 
 
 async def test_to_stop_reading_cancels_the_job_on_the_server(serve: Serve, ask: Ask) -> None:

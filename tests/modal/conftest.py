@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import itertools
 import sys
@@ -11,8 +12,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
+from shared.api.server import Server, listen
+from shared.backends.modal.methods import Methods
 from shared.backends.modal.protocols import CallStats
+from shared.backends.modal.records import Records
 from shared.contract import GenerationRequest
 from shared.errors import Cancelled, InternalError
 from shared.settings import settings
@@ -57,6 +62,11 @@ class TaskCalls:
         self.machines = 0
         self.waiting = 0
 
+    @classmethod
+    def of(cls, methods: Methods, records: Records) -> TaskCalls:
+        """The calls of a machine that serves these methods."""
+        return cls(lambda job, request: methods.run_job(records, job, request))
+
     async def spawn(self, job: str, request: GenerationRequest) -> str:
         call = f"fc-{next(self._ids)}"
         work = self._run_job(job, request.model_dump(mode="json"))
@@ -81,6 +91,19 @@ class TaskCalls:
     async def stats(self) -> CallStats:
         running = sum(not task.done() for task in self.calls.values())
         return CallStats(self.waiting, running, self.machines)
+
+
+@contextlib.asynccontextmanager
+async def serving(app: FastAPI) -> AsyncIterator[str]:
+    """A web container; its address."""
+    server = Server(app)
+    with listen("127.0.0.1", 0) as listener:
+        task = asyncio.create_task(server._serve([listener]))
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await task
 
 
 Deploy = Callable[..., ModuleType]

@@ -58,7 +58,8 @@ class Stand:
                     yield int(fields["id"]), fields["event"], json.loads(fields["data"])
                     fields = {}
                 elif ": " in line:
-                    fields |= [line.split(": ", 1)]
+                    name, _, value = line.partition(": ")
+                    fields[name] = value
 
     def generators(self) -> list[psutil.Process]:
         """The processes of the containers that draw, which are the snapshotted ones."""
