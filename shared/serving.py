@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import logging
 import os
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.api import ApiOptions, create_api
-from shared.api.logs import JsonFormatter
+from shared.api.logs import log_to_stderr
 from shared.api.options import DAY
 from shared.api.server import Server, listen
 from shared.backends import Backend, Opening, find_backend, open_backend, read_backends
@@ -104,7 +103,7 @@ def serve(options: ServeOptions) -> None:
     backend = _backend(options)
     with listen(options.host, options.port) as listener, _folder(options) as folder:
         store = Store(folder)
-        _log_to_stderr()
+        log_to_stderr()
         server = Server(create_api(backend, store, options.api))
         if options.child:
             threading.Thread(target=_end_with_input, args=[server], daemon=True).start()
@@ -141,13 +140,3 @@ def _end_with_input(server: Server) -> None:
 
 def _address(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _log_to_stderr() -> None:
-    """The other commands keep logs off the terminal; of a server they are the only sign."""
-    logging.disable(logging.NOTSET)
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    for name in ("shared", "uvicorn.error"):
-        logging.getLogger(name).setLevel(logging.INFO)

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from shared.api import logs
 from shared.backends.local import LocalBackend
 from shared.backends.modal import platform
 from shared.backends.modal.records import Records
@@ -30,6 +31,11 @@ pytestmark = [
 
 ASKED = {"prompt": "a red fox, 3d render", "checkpoint": "cygnet-tiny", "steps": 2, "seed": 7}
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def the_logs_stay_pytests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "log_to_stderr", lambda: None)
 
 
 @pytest.fixture
