@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import importlib
 import itertools
 import sys
@@ -31,15 +32,16 @@ class MemoryTable:
 
     async def get(self, key: str) -> Any:
         await asyncio.sleep(0)  # as a call over the network lets others in
-        return self.rows.get(key)
+        return copy.deepcopy(self.rows.get(key))
 
     async def put(self, key: str, row: Any) -> None:
         await asyncio.sleep(0)
-        self.rows[key] = row
+        self.rows[key] = copy.deepcopy(row)
 
     async def put_new(self, key: str, row: Any) -> bool:
         await asyncio.sleep(0)
-        return self.rows.setdefault(key, row) is row
+        new = copy.deepcopy(row)
+        return self.rows.setdefault(key, new) is new
 
     async def remove(self, key: str) -> None:
         self.rows.pop(key, None)

@@ -8,7 +8,8 @@ import pytest
 from shared.backends import find_backend
 from shared.backends.api_client import ApiBackend
 from shared.backends.modal.client import TIMEOUT, ModalBackend
-from shared.contract import parse_request
+from shared.console import LineProgress
+from shared.contract import Starting, parse_request
 from shared.errors import BackendUnavailable, CygnetError, InvalidSetting, Unauthorised
 from shared.settings import settings
 from tests.backends.test_api_client import STEPS, accepted, problem, stream
@@ -66,6 +67,12 @@ async def test_what_fails_says_what_to_look_at(
         _ = [event async for event in Deployment(jobs=[answer]).backend().generate(REQUEST)]
     assert advice in refusal.value.next_step
     assert "a-key" not in str(refusal.value)
+
+
+def test_a_person_is_told_that_a_machine_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    with LineProgress(REQUEST) as progress:
+        progress.show(Starting())
+    assert "Starting a machine" in capsys.readouterr().err
 
 
 async def test_the_address_comes_from_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,6 +193,23 @@ async def test_a_retry_goes_on_where_the_dead_machine_stopped() -> None:
     assert (now.status, now.attempts, len(now.images)) == ("succeeded", 2, 2)
 
 
+async def test_two_machines_on_one_job_lose_none_of_each_others_events() -> None:
+    records = Records(MemoryTable(), MemoryTable())
+    request = parse_request({"prompt": "a fox", "steps": 3})
+    job, _ = await records.add(request, "", Terms())
+    backend = HeldBackend()
+    backend.go.set()
+    machines = [Methods(backend, "cygnet-tiny", Machine(1, 1)) for _ in range(2)]
+    asked = request.model_dump(mode="json")
+    await asyncio.gather(*(machine.run_job(records, job, asked) for machine in machines))
+    calls = TaskCalls(lambda *_: asyncio.sleep(0))
+    jobs = CallJobs("modal", calls, records, "cygnet-tiny", ApiOptions())
+    kinds = [event.type async for event in jobs.events(job) if event]
+    assert kinds.count("step") == 6
+    assert (kinds.count("done"), kinds[-1]) == (1, "done")
+    assert (await jobs.job(job)).status == "succeeded"
+
+
 async def test_an_error_of_ours_ends_the_job_and_is_not_retried(deployment: Deployment) -> None:
     def no_memory(event: Event) -> None:
         if isinstance(event, ImageReady):
