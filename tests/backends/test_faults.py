@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from shared.backends import Backend, Opening, api_client
+from shared.backends import Backend, Opening
 from shared.backends.api_client import ApiBackend
 from shared.backends.config import AUTO, BackendConfig, Backends
 from shared.backends.ledger import Ledger
@@ -245,7 +245,7 @@ async def test_a_fault_ends_in_a_picture_or_the_right_error_and_no_work_is_done_
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(api_client, "TIMEOUT", httpx.Timeout(case.patience))
+    monkeypatch.setattr(ApiBackend, "timeout", httpx.Timeout(case.patience))
     studio, spare = HeldBackend(), HeldBackend()
     studio.go.set()
     spare.go.set()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import httpx
 import pytest
 
 from shared.backends import find_backend
 from shared.backends.api_client import ApiBackend
+from shared.backends.modal import client
 from shared.backends.modal.client import TIMEOUT, ModalBackend
+from shared.backends.router import STATUS_SECONDS
 from shared.console import LineProgress
 from shared.contract import Starting, parse_request
 from shared.errors import BackendUnavailable, CygnetError, InvalidSetting, Unauthorised
@@ -67,6 +71,21 @@ async def test_what_fails_says_what_to_look_at(
         _ = [event async for event in Deployment(jobs=[answer]).backend().generate(REQUEST)]
     assert advice in refusal.value.next_step
     assert "a-key" not in str(refusal.value)
+
+
+async def test_a_door_that_is_only_starting_is_cold_and_not_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def silence(_: httpx.Request) -> httpx.Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(client, "DOOR_SECONDS", 0.01)
+    backend = ModalBackend("https://swan.example", transport=httpx.MockTransport(silence))
+    status = await backend.status()
+    assert (status.healthy, status.warm, "starting" in status.detail) == (True, False, True)
+    assert client.DOOR_SECONDS < STATUS_SECONDS
+    await backend.aclose()
 
 
 def test_a_person_is_told_that_a_machine_starts(capsys: pytest.CaptureFixture[str]) -> None:
