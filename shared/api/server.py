@@ -30,6 +30,7 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self._jobs = app.state.jobs
+        self._on_stop = app.state.on_stop
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -49,6 +50,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._jobs.stop()
+        for stop in self._on_stop:
+            stop()
         await super().shutdown(sockets)
 
 
