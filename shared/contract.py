@@ -108,12 +108,28 @@ class GenerationRequest(_Wire):
     width: Annotated[int, Field(default_factory=_filled_before, strict=True, description="pixels")]
     height: Annotated[int, Field(default_factory=_filled_before, strict=True, description="pixels")]
     steps: Annotated[
-        int, Field(default_factory=_filled_before, strict=True, ge=STEPS.low, le=STEPS.high)
+        int,
+        Field(
+            default_factory=_filled_before,
+            strict=True,
+            ge=STEPS.low,
+            le=STEPS.high,
+            description="denoising steps: more take longer",
+        ),
     ]
     guidance_scale: Annotated[
-        float, Field(default_factory=_filled_before, strict=True, ge=GUIDANCE.low, le=GUIDANCE.high)
+        float,
+        Field(
+            default_factory=_filled_before,
+            strict=True,
+            ge=GUIDANCE.low,
+            le=GUIDANCE.high,
+            description="how closely to follow the prompt",
+        ),
     ]
-    scheduler: Annotated[SchedulerName, Field(default_factory=_filled_before)]
+    scheduler: Annotated[
+        SchedulerName, Field(default_factory=_filled_before, description="how a step is taken")
+    ]
     seed: Annotated[
         int,
         Field(
@@ -124,8 +140,11 @@ class GenerationRequest(_Wire):
             description="of the first image; the others count up from it",
         ),
     ]
-    num_images: Annotated[int, Field(strict=True, ge=NUM_IMAGES.low, le=NUM_IMAGES.high)] = 1
-    output_format: OutputFormat = "png"
+    num_images: Annotated[
+        int,
+        Field(strict=True, ge=NUM_IMAGES.low, le=NUM_IMAGES.high, description="pictures to draw"),
+    ] = 1
+    output_format: Annotated[OutputFormat, Field(description="of the files")] = "png"
 
     @model_validator(mode="before")
     @classmethod

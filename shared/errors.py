@@ -11,7 +11,8 @@
     │   ├── InvalidSetting         invalid_setting
     │   ├── InvalidCall            invalid_call
     │   ├── Unauthorised           unauthorised
-    │   └── NotFound               not_found
+    │   ├── NotFound               not_found
+    │   └── SpaceInvalid           space_invalid
     └── GenerationError            the work could not be done         (exit code 1)
         ├── CheckpointMissing      checkpoint_missing
         ├── CheckpointCorrupt      checkpoint_corrupt
@@ -23,9 +24,11 @@
         ├── DiskFull               disk_full
         ├── DataUnusable           data_unusable
         ├── QueueFull              queue_full
+        ├── QuotaExceeded          quota_exceeded
         ├── SpendingLimit          spending_limit
         ├── RateLimited            rate_limited
         ├── BackendUnavailable     backend_unavailable
+        ├── ToolFailed             tool_failed
         ├── AddressUnavailable     address_unavailable
         ├── BatchIncomplete        batch_incomplete
         ├── Cancelled              cancelled
@@ -132,6 +135,12 @@ class NotFound(InputError):
     code = "not_found"
 
 
+class SpaceInvalid(InputError):
+    """A folder is not the Space's repository as `cygnet space build` lays it out, or cannot be."""
+
+    code = "space_invalid"
+
+
 class GenerationError(CygnetError):
     """The request was fine but the work could not be done."""
 
@@ -203,6 +212,12 @@ class QueueFull(GenerationError):
         self.retry_after = retry_after
 
 
+class QuotaExceeded(GenerationError):
+    """The GPU time that a host gives to this caller is used up, or too little for the request."""
+
+    code = "quota_exceeded"
+
+
 class SpendingLimit(GenerationError):
     """The work would cost more, or be one call more, than the user allows."""
 
@@ -223,6 +238,12 @@ class BackendUnavailable(GenerationError):
     """A backend elsewhere cannot be reached, or is stopping."""
 
     code = "backend_unavailable"
+
+
+class ToolFailed(GenerationError):
+    """A tool of another MCP server failed, in that server's words."""
+
+    code = "tool_failed"
 
 
 class AddressUnavailable(GenerationError):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.backends import Backend, find_backend
+from shared.backends.config import read_backends
 from shared.batch import Batch, BatchOptions, Checked
 from shared.batch.names import DEFAULT
 from shared.batch.progress import BatchProgress, Tally, describe, progress_for
@@ -19,6 +20,7 @@ from shared.cli.parser import NUMBER, Commands
 from shared.cli.request import add_request_options, resolve_checkpoint
 from shared.contract import SEED, GenerationRequest, Limit
 from shared.errors import BatchIncomplete, Cancelled, InvalidRequest
+from shared.settings import settings
 
 _LIMITS = {
     "concurrency": Limit(1, 10_000),
@@ -27,6 +29,9 @@ _LIMITS = {
     "batch_seed": SEED,
 }
 _LISTED = 20
+
+PRIORITY = 7
+"""The urgency of a batch on a server: that of what nobody waits for (RFC 9218, section 4.1)."""
 
 
 def add(commands: Commands) -> None:
@@ -60,9 +65,10 @@ def add_batch_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _batch(args: argparse.Namespace) -> None:
-    run_batch(
-        batch_options(args), find_backend(args.backend), dry_run=args.dry_run, quiet=args.quiet
-    )
+    name = args.backend or settings().backend
+    open_backend = find_backend(name, priority=PRIORITY)
+    args.checkpoint = args.checkpoint or read_backends().default_checkpoint(name)
+    run_batch(batch_options(args), open_backend, dry_run=args.dry_run, quiet=args.quiet)
 
 
 def run_batch(

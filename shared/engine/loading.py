@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,6 +54,10 @@ FILES = [
 """What is fetched of a repository: weights as safetensors only, and nothing beside them."""
 
 PREVIEW_FILE = "latent_rgb.safetensors"
+
+_ONE_AT_A_TIME = threading.Lock()
+"""The libraries make models without weights by patching torch for the whole process: of two that are
+read at once, one may be left without some of its weights."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,12 @@ def read(checkpoint: Checkpoint, acceleration: Acceleration, device_type: str) -
     transformers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.disable_progress_bar()
     source = _Source(checkpoint)
+    with _ONE_AT_A_TIME:
+        return _read(source, dtype)
 
+
+def _read(source: _Source, dtype: torch.dtype) -> Model:
+    checkpoint = source.checkpoint
     index = source.json("model_index.json")
     tokenizer = source.read("tokenizer", transformers.AutoTokenizer, trust_remote_code=False)
     text_encoder = source.weights("text_encoder", _text_encoder_class(index), dtype=dtype)
