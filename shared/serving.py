@@ -147,16 +147,3 @@ def announce(address: str, keys: tuple[str, ...]) -> None:
 
 def address(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
-<<<<<<< HEAD
-=======
-
-
-def log_to_stderr() -> None:
-    """The other commands keep logs off the terminal; of a server they are the only sign."""
-    logging.disable(logging.NOTSET)
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    for name in ("shared", "uvicorn.error"):
-        logging.getLogger(name).setLevel(logging.INFO)
->>>>>>> main

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 
 import pytest
+from fastapi import FastAPI
 
 from shared.api import ApiOptions, create_app
 from shared.api.call_jobs import CallJobs
 from shared.backends import Backend
 from shared.backends.api_client import ApiBackend
 from shared.backends.fake import FakeBackend
-<<<<<<< HEAD
 from shared.backends.modal.client import ModalBackend
 from shared.backends.modal.methods import Methods
 from shared.backends.modal.records import Records
-=======
 from shared.backends.space_client import SpaceBackend
->>>>>>> main
 from shared.contract import Done, Event, GenerationRequest, ImageReady, Queued, Step, collect
 from shared.errors import GenerationError, OutOfMemory
 from shared.images import read_recipe
@@ -27,12 +25,9 @@ from shared.prices import Machine
 from shared.settings import Acceleration
 from tests.api.conftest import Serve, serve
 from tests.engine.conftest import ask, small, small_folder
-<<<<<<< HEAD
 from tests.modal.conftest import MemoryTable, TaskCalls, serving
-=======
 from tests.space.conftest import Serve as ServeSite
 from tests.space.conftest import serve as serve_site
->>>>>>> main
 
 __all__ = ["ask", "serve", "serve_site", "small", "small_folder"]
 
@@ -46,44 +41,36 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-<<<<<<< HEAD
-@pytest.fixture(params=["fake", "api", "local", "modal"])
-async def backend(request: pytest.FixtureRequest, serve: Serve, ask: Ask) -> AsyncIterator[Backend]:
-=======
-@pytest.fixture(params=["fake", "api", "space", "local"])
+@pytest.fixture(params=["fake", "api", "modal", "space", "local"])
 async def backend(
-    request: pytest.FixtureRequest, serve: Serve, serve_site: ServeSite
+    request: pytest.FixtureRequest, serve: Serve, serve_site: ServeSite, ask: Ask
 ) -> AsyncIterator[Backend]:
-    if request.param == "space":
-        with serve_site(FakeBackend(), grace=0) as url:
-            backend: Backend = SpaceBackend(url)
-            yield backend
-            await backend.aclose()
-        return
->>>>>>> main
-    if request.param == "api":
-        async with serve(FakeBackend(), grace=0) as server:
-            backend = ApiBackend(server.url)
-            yield backend
-            await backend.aclose()
-        return
-    if request.param == "modal":
-        checkpoint, records = ask().checkpoint, Records(MemoryTable(), MemoryTable())
-        calls = TaskCalls.of(Methods(FakeBackend(), checkpoint, Machine(1, 1)), records)
-        jobs = CallJobs("modal", calls, records, checkpoint, ApiOptions())
-        async with serving(create_app(jobs, ApiOptions())) as url:
-            backend = ModalBackend(url)
-            yield backend
-            await backend.aclose()
-        return
-    if request.param == "local":
-        from shared.backends.local import LocalBackend
+    async with AsyncExitStack() as servers:
+        match request.param:
+            case "api":
+                server = await servers.enter_async_context(serve(FakeBackend(), grace=0))
+                backend: Backend = ApiBackend(server.url)
+            case "modal":
+                url = await servers.enter_async_context(serving(deployment(ask().checkpoint)))
+                backend = ModalBackend(url)
+            case "space":
+                backend = SpaceBackend(servers.enter_context(serve_site(FakeBackend(), grace=0)))
+            case "local":
+                from shared.backends.local import LocalBackend
 
-        backend = LocalBackend(Acceleration(device="cpu"))
-    else:
-        backend = FakeBackend()
-    yield backend
-    await backend.aclose()
+                backend = LocalBackend(Acceleration(device="cpu"))
+            case _:
+                backend = FakeBackend()
+        yield backend
+        await backend.aclose()
+
+
+def deployment(checkpoint: str) -> FastAPI:
+    """The web door of a deployment on Modal that serves a fake."""
+    records = Records(MemoryTable(), MemoryTable())
+    calls = TaskCalls.of(Methods(FakeBackend(), checkpoint, Machine(1, 1)), records)
+    options = ApiOptions()
+    return create_app(CallJobs("modal", calls, records, checkpoint, options), options)
 
 
 async def test_events_come_in_order_and_end_with_the_result(backend: Backend, ask: Ask) -> None:
