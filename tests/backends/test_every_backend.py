@@ -6,9 +6,10 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing
-from typing import Any
+from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 
 from shared.api import ApiOptions, create_app
 from shared.api.call_jobs import CallJobs
@@ -46,35 +47,38 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-Fixtures = Callable[[str], Any]
+@pytest.fixture(params=["fake", "api", "modal", "space", "local", "child", "router"])
+async def backend(
+    request: pytest.FixtureRequest,
+    serve: Serve,
+    serve_site: ServeSite,
+    ask: Ask,
+    small_folder: Path,
+    tmp_path: Path,
+) -> AsyncIterator[Backend]:
+    async with AsyncExitStack() as servers:
+        match request.param:
+            case "api":
+                server = await servers.enter_async_context(serve(FakeBackend(), grace=0))
+                backend: Backend = ApiBackend(server.url)
+            case "modal":
+                url = await servers.enter_async_context(serving(deployment(ask().checkpoint)))
+                backend = ModalBackend(url)
+            case "space":
+                backend = SpaceBackend(servers.enter_context(serve_site(FakeBackend(), grace=0)))
+            case "local":
+                from shared.backends.local import LocalBackend
 
-
-async def _fake(_stack: AsyncExitStack, _fixtures: Fixtures) -> Backend:
-    return FakeBackend()
-
-
-async def _local(_stack: AsyncExitStack, _fixtures: Fixtures) -> Backend:
-    from shared.backends.local import LocalBackend
-
-    return LocalBackend(Acceleration(device="cpu"))
-
-
-async def _api(stack: AsyncExitStack, fixtures: Fixtures) -> Backend:
-    serve: Serve = fixtures("serve")
-    return ApiBackend((await stack.enter_async_context(serve(FakeBackend(), grace=0))).url)
-
-
-async def _modal(stack: AsyncExitStack, fixtures: Fixtures) -> Backend:
-    checkpoint, records = fixtures("ask")().checkpoint, Records(MemoryTable(), MemoryTable())
-    calls = TaskCalls.of(Methods(FakeBackend(), checkpoint, Machine(1, 1)), records)
-    jobs = CallJobs("modal", calls, records, checkpoint, ApiOptions())
-    url = await stack.enter_async_context(serving(create_app(jobs, ApiOptions())))
-    return ModalBackend(url)
-
-
-async def _space(stack: AsyncExitStack, fixtures: Fixtures) -> Backend:
-    serve_site: ServeSite = fixtures("serve_site")
-    return SpaceBackend(stack.enter_context(serve_site(FakeBackend(), grace=0)))
+                backend = LocalBackend(Acceleration(device="cpu"))
+            case "child":
+                program = CHILD.format(folder=str(small_folder))
+                backend = ChildBackend(command=(sys.executable, "-c", program))
+            case "router":
+                backend = Router(BACKENDS, ledger=Ledger(tmp_path))
+            case _:
+                backend = FakeBackend()
+        yield backend
+        await backend.aclose()
 
 
 # Our own server in a process of its own, which is told of the small Wan, and draws without it.
@@ -91,36 +95,18 @@ shared.backends._OPENERS["local"] = lambda *_: FakeBackend()
 sys.exit(main())
 """
 
-
-async def _child(_stack: AsyncExitStack, fixtures: Fixtures) -> Backend:
-    program = CHILD.format(folder=str(fixtures("small_folder")))
-    return ChildBackend(command=(sys.executable, "-c", program))
-
-
-async def _router(_stack: AsyncExitStack, fixtures: Fixtures) -> Backend:
-    """What is first in its order cannot be reached."""
-    gone = BackendConfig(name="gone", kind="api", address="http://127.0.0.1:9")
-    known = {"gone": gone, "fake": BackendConfig(name="fake", kind="fake")}
-    return Router(Backends(known, (*known,), (*known,)), ledger=Ledger(fixtures("tmp_path")))
+GONE = BackendConfig(name="gone", kind="api", address="http://127.0.0.1:9")
+KNOWN = {"gone": GONE, "fake": BackendConfig(name="fake", kind="fake")}
+BACKENDS = Backends(KNOWN, tuple(KNOWN), tuple(KNOWN))
+"""The first in order cannot be reached, and the second serves."""
 
 
-OPENERS = {
-    "fake": _fake,
-    "local": _local,
-    "api": _api,
-    "modal": _modal,
-    "space": _space,
-    "child": _child,
-    "router": _router,
-}
-
-
-@pytest.fixture(params=OPENERS)
-async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
-    async with AsyncExitStack() as stack:
-        backend = await OPENERS[request.param](stack, request.getfixturevalue)
-        stack.push_async_callback(backend.aclose)
-        yield backend
+def deployment(checkpoint: str) -> FastAPI:
+    """The web door of a deployment on Modal that serves a fake."""
+    records = Records(MemoryTable(), MemoryTable())
+    calls = TaskCalls.of(Methods(FakeBackend(), checkpoint, Machine(1, 1)), records)
+    options = ApiOptions()
+    return create_app(CallJobs("modal", calls, records, checkpoint, options), options)
 
 
 async def test_events_come_in_order_and_end_with_the_result(backend: Backend, ask: Ask) -> None:
@@ -195,15 +181,11 @@ async def test_an_error_is_the_same_one_from_wherever_it_comes(
     def no_memory(_: object) -> None:
         raise OutOfMemory("Too large.", "Ask for less.")
 
-    async def check(backend: Backend) -> None:
-        with pytest.raises(GenerationError) as error:
-            await collect(backend.generate(ask()))
-        assert type(error.value) is OutOfMemory
-        assert str(error.value) == "Too large. Ask for less."
-        await backend.aclose()
-
-    await check(FakeBackend(no_memory))
     async with serve(FakeBackend(no_memory)) as server:
-        await check(ApiBackend(server.url))
-    with serve_site(FakeBackend(no_memory)) as url:
-        await check(SpaceBackend(url))
+        with serve_site(FakeBackend(no_memory)) as url:
+            for backend in (FakeBackend(no_memory), ApiBackend(server.url), SpaceBackend(url)):
+                with pytest.raises(GenerationError) as error:
+                    await collect(backend.generate(ask()))
+                assert type(error.value) is OutOfMemory
+                assert str(error.value) == "Too large. Ask for less."
+                await backend.aclose()

@@ -58,7 +58,7 @@ class Stand:
                     yield int(fields["id"]), fields["event"], json.loads(fields["data"])
                     fields = {}
                 elif ": " in line:
-                    name, _, value = line.partition(": ")
+                    name, value = line.split(": ", 1)
                     fields[name] = value
 
     def generators(self) -> list[psutil.Process]:

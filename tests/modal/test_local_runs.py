@@ -150,7 +150,7 @@ def test_weights_that_were_not_downloaded_are_an_error_with_the_command_that_doe
 
     monkeypatch.setattr(loading, "snapshot_download", not_there)
     worker = Worker("wan2.1-1.3b-fast", Machine(1, 1), has_gpu=True, snapshot="cpu")
-    with pytest.raises(CheckpointMissing, match="modal run modal_app.py::download_weights"):
+    with pytest.raises(CheckpointMissing, match="download_weights"):
         worker.load()
 
 
