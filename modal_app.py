@@ -1,6 +1,6 @@
 """Cygnet on Modal: a picture, a folder of pictures, or an image endpoint of your own.
 
-    modal secret create cygnet CYGNET_API_KEY="$(openssl rand -hex 32)"
+    modal secret create --force cygnet CYGNET_API_KEY="$(openssl rand -hex 32 | tee /dev/stderr)"
     modal run modal_app.py::download_weights
     modal run modal_app.py --prompt "a red fox"
     modal run modal_app.py::batch --prompts-file prompts.csv --out out/
@@ -62,7 +62,9 @@ STARTUP_TIMEOUT = 20 * MINUTES  # weights of 40 GB over a slow day's network
 RETRIES = modal.Retries(max_retries=2, initial_delay=1.0)  # machines die, and are preempted
 MAX_QUEUED = 256  # the next job gets a clear 429 instead of an hour's wait
 
-MAKE_A_KEY = 'modal secret create cygnet CYGNET_API_KEY="$(openssl rand -hex 32)"'
+MAKE_A_KEY = (
+    'modal secret create --force cygnet CYGNET_API_KEY="$(openssl rand -hex 32 | tee /dev/stderr)"'
+)
 
 ROOT = Path(__file__).parent
 HUB_CACHE = "/root/.cache/huggingface/hub"
@@ -207,8 +209,10 @@ def web() -> Any:
     """The HTTP API. Keys and bodies are checked here, before a GPU is woken, or paid."""
     from shared.api import ApiOptions, create_app, create_refusal
     from shared.api.call_jobs import CallJobs
+    from shared.api.logs import log_to_stderr
     from shared.backends.modal.platform import MethodCalls
 
+    log_to_stderr()
     keys = tuple(key.get_secret_value() for key in settings().api_keys)
     if not keys:
         return create_refusal("This deployment has no key, so it serves nobody.", MAKE_A_KEY)

@@ -22,7 +22,14 @@ import httpx
 
 from shared.backends.api_client import MAX_TRIES, TIMEOUT, wait_before
 from shared.backends.space_host import SpaceHost, no_entry
-from shared.backends.space_messages import AGAIN, ImageFile, Message, event_of, read_message
+from shared.backends.space_messages import (
+    AGAIN,
+    ImageFile,
+    Message,
+    event_of,
+    not_ours,
+    read_message,
+)
 from shared.backends.sse import read_messages
 from shared.contract import BackendStatus, Done, Event, GenerationRequest, ImageReady
 from shared.errors import BackendUnavailable, CygnetError, QueueFull, UnreadableImage
@@ -44,6 +51,16 @@ class _Endpoint:
 
     def url(self, path: str) -> str:
         return f"{self.address}/gradio_api/{path}"
+
+
+@dataclass
+class _Call:
+    """One generation: a session of Gradio's, and the name it gave it, once known."""
+
+    endpoint: _Endpoint
+    session: str
+    event_id: str = ""
+    ended: bool = False
 
 
 class SpaceBackend:
@@ -78,29 +95,26 @@ class SpaceBackend:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """The events of one call; closing the iterator cancels it before its next step."""
-        endpoint = await self._find()
-        session, event_id = secrets.token_hex(16), ""
-        ended = False
+        call = _Call(await self._find(), secrets.token_hex(16))
         try:
-            async with aclosing(self._messages(endpoint, request, session)) as messages:
+            async with aclosing(self._messages(call, request)) as messages:
                 async for message in messages:
-                    event_id = message.event_id or event_id
-                    ended = message.msg == "process_completed"
                     event = event_of(message)
                     if isinstance(event, ImageFile):
-                        event = await self._fetch(endpoint, event)
+                        event = await self._fetch(call.endpoint, event)
+                    call.ended |= isinstance(event, Done)
                     if event:
-                        ended = ended or isinstance(event, Done)
                         yield event
                     if isinstance(event, Done):
-                        return
-            raise BackendUnavailable("The Space's stream ended before the work was done.", AGAIN)
+                        break
+                else:
+                    raise BackendUnavailable("The Space's stream ended too early.", AGAIN)
         except CygnetError as error:
-            error.began = (error.began or bool(event_id)) and not ended
+            error.began = bool(error.began or call.event_id) and not call.ended
             raise
         finally:
-            if event_id and not ended:
-                await self._cancel(endpoint, session, event_id)
+            if call.event_id and not call.ended:
+                await self._cancel(call)
 
     async def status(self) -> BackendStatus:
         """What the Hub says of the Space, which wakes nothing; of an address, what is said there."""
@@ -143,45 +157,49 @@ class SpaceBackend:
             ) from error
 
     async def _messages(
-        self, endpoint: _Endpoint, request: GenerationRequest, session: str
+        self, call: _Call, request: GenerationRequest
     ) -> AsyncGenerator[Message, None]:
-        """What the queue says of the call, once it is there.
+        """What the queue says of the call, to its end.
 
         A call whose answer was lost may have come: it is sent again only if the Space has no such
         session.
         """
         fields = request.model_dump(mode="json")
-        call = {"data": [fields[name] for name in endpoint.parameters], "session_hash": session}
+        data = [fields[name] for name in call.endpoint.parameters]
         for attempt in itertools.count(1):
-            taken = await self._submit(endpoint, call)
-            async with aclosing(self._listen(endpoint, session)) as messages:
+            await self._submit(call, data)
+            async with aclosing(self._listen(call)) as messages:
                 async for message in messages:
                     if message.session_not_found:
                         break
+                    call.event_id = message.event_id or call.event_id
+                    call.ended |= message.msg == "process_completed"
                     yield message
                 else:
                     return
-            if taken or attempt == MAX_TRIES:
-                raise _begun(BackendUnavailable("The Space lost the request.", AGAIN))
+            if call.event_id or attempt == MAX_TRIES:
+                raise BackendUnavailable("The Space lost the request.", AGAIN)
             await asyncio.sleep(self._wait(attempt, None))
 
-    async def _submit(self, endpoint: _Endpoint, call: dict[str, object]) -> bool:
-        """Whether the Space says that it has the call; False if its answer did not come."""
-        try:
-            await self._call("POST", endpoint.url("call/generate"), json=call)
-            return True
-        except _Lost:
-            return False
+    async def _submit(self, call: _Call, data: list[object]) -> None:
+        """Put the call into the queue. Its `event_id` stays empty if the answer does not come."""
+        body = {"data": data, "session_hash": call.session}
+        with contextlib.suppress(_Lost):
+            answer = await self._call("POST", call.endpoint.url("call/generate"), json=body)
+            try:
+                call.event_id = str(answer.json()["event_id"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise _begun(not_ours()) from error
 
-    async def _listen(self, endpoint: _Endpoint, session: str) -> AsyncGenerator[Message, None]:
+    async def _listen(self, call: _Call) -> AsyncGenerator[Message, None]:
         """The session's stream. Its messages wait for the first who listens, and for no second."""
         heard = False
+        url = call.endpoint.url(f"queue/data?session_hash={call.session}")
         for attempt in itertools.count(1):
             try:
-                url = endpoint.url(f"queue/data?session_hash={session}")
                 async with self._client.stream("GET", url) as answer:
                     if not answer.is_success:
-                        raise _begun(no_entry(answer, endpoint.address))
+                        raise _begun(no_entry(answer, call.endpoint.address))
                     async for message in read_messages(answer.aiter_lines()):
                         heard = True
                         yield read_message(message.data)
@@ -192,11 +210,15 @@ class SpaceBackend:
                     raise _begun(broke) from error
             await asyncio.sleep(self._wait(attempt, None))
 
-    async def _cancel(self, endpoint: _Endpoint, session: str, event_id: str) -> None:
+    async def _cancel(self, call: _Call) -> None:
         """Tell the Space that nobody listens; where it cannot be told, it finds out by itself."""
-        asked = {"session_hash": session, "fn_index": endpoint.index, "event_id": event_id}
+        asked = {
+            "session_hash": call.session,
+            "fn_index": call.endpoint.index,
+            "event_id": call.event_id,
+        }
         with contextlib.suppress(httpx.HTTPError, RuntimeError):  # the latter: closed already
-            await asyncio.shield(self._client.post(endpoint.url("cancel"), json=asked))
+            await asyncio.shield(self._client.post(call.endpoint.url("cancel"), json=asked))
 
     async def _fetch(self, endpoint: _Endpoint, event: ImageFile) -> ImageReady:
         """The event with its file, which has to be a whole picture whatever it is said to be."""

@@ -64,7 +64,7 @@ def read_message(data: str) -> Message:
     try:
         return Message.model_validate_json(data)
     except ValidationError as error:
-        raise _not_ours() from error
+        raise not_ours() from error
 
 
 def event_of(message: Message) -> Queued | Step | ImageFile | Done | None:
@@ -91,7 +91,7 @@ def _event(output: dict[str, Any]) -> Queued | Step | ImageFile | Done:
     try:
         return _EVENT.validate_json(json.dumps(output["data"][0]))
     except (ValidationError, KeyError, IndexError, TypeError) as error:
-        raise _not_ours() from error
+        raise not_ours() from error
 
 
 def _error(title: str, said: object) -> CygnetError:
@@ -123,7 +123,7 @@ def _plain(said: object) -> str:
     return clean_text(str(said or ""))[:MAX_SAID].rstrip(". ")
 
 
-def _not_ours() -> InternalError:
+def not_ours() -> InternalError:
     return InternalError(
         "The Space sent something that is no event.",
         "Check that its version of Cygnet is this one.",

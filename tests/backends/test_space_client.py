@@ -40,6 +40,8 @@ from shared.errors import (
 )
 from shared.images import encode_image
 from shared.settings import settings
+from tests.mirror.stand_in import TOKEN as HUB_TOKEN
+from tests.mirror.stand_in import Hub, Space, running
 from tests.space.conftest import HeldBackend, Serve, serve
 
 __all__ = ["serve"]
@@ -157,15 +159,16 @@ class Script:
     def called(self, path: str) -> int:
         return sum(path in str(call.url) for call in self.calls)
 
-    def backend(self, space: str = "swan/cygnet", token: str = "") -> SpaceBackend:
+    def backend(self, fail_fast: bool = False) -> SpaceBackend:
         def wait(attempt: int, asked: float | None) -> float:
             self.waits.append(attempt)
             return 0
 
-        return SpaceBackend(space, token, HUB, httpx.MockTransport(self), wait)
+        transport = httpx.MockTransport(self)
+        return SpaceBackend("swan/cygnet", "", HUB, transport, wait, fail_fast)
 
-    async def run(self) -> list[Event]:
-        backend = self.backend()
+    async def run(self, fail_fast: bool = False) -> list[Event]:
+        backend = self.backend(fail_fast)
         try:
             return [event async for event in backend.generate(REQUEST)]
         finally:
@@ -381,7 +384,8 @@ async def test_the_token_goes_to_the_hubs_places_only(space: str, sent: bool) ->
         (generating({"type": "song"}), InternalError, "no event"),
         (said("process_generating", output={"data": []}), InternalError, "no event"),
         ({"no": "message"}, InternalError, "no event"),
-        ({"msg": "close_stream"}, BackendUnavailable, "before the work was done"),
+        (said("process_completed", output={"data": [1]}), BackendUnavailable, "ended too early"),
+        ({"msg": "close_stream"}, BackendUnavailable, "ended too early"),
     ],
 )
 async def test_what_a_space_says_went_wrong_is_our_error(
@@ -435,6 +439,34 @@ async def test_the_status_is_the_hubs_word_and_wakes_nothing(
     assert {call.url.host for call in script.calls} == {"huggingface.co"}
 
 
+@pytest.mark.parametrize(
+    ("answers", "began"),
+    [
+        ({"config": httpx.ConnectError("no")}, False),
+        ({"config": httpx.Response(503), "hub": started("SLEEPING")}, False),
+        ({"call": httpx.Response(503, json={"detail": "Queue is full."})}, False),
+        ({"call": httpx.ConnectError("no")}, False),
+        ({"queue": stream(failed("ZeroGPU quota exceeded", "Wait"))}, False),
+        ({"call": httpx.ReadError("lost"), "queue": httpx.ReadError("lost")}, True),
+        ({"call": httpx.Response(200, text="<html>")}, True),
+        ({"queue": httpx.Response(404)}, True),
+        ({"queue": stream(NO_SESSION)}, True),
+        ({"queue": stream(generating(Queued(position=0)), cut=True)}, True),
+        ({"queue": stream({"msg": "unexpected_error", "message": "Stopped."})}, True),
+    ],
+)
+async def test_an_error_says_whether_the_work_may_have_begun(
+    answers: dict[str, Any], began: bool
+) -> None:
+    script = Script(answers)
+    with pytest.raises(CygnetError) as error:
+        await script.run(fail_fast=True)
+    assert error.value.began is began
+    assert script.called("call/generate") <= 1
+    if not began:
+        assert script.waits == []  # somebody else can be asked
+
+
 async def test_to_stop_reading_stops_the_work_in_the_space(serve: Serve) -> None:
     held = HeldBackend(steps=1)
     with serve(held) as url:
@@ -460,6 +492,20 @@ async def test_who_waits_in_the_queue_sees_it_and_may_leave_it(serve: Serve) -> 
         await first.aclose()
         await second.aclose()
     assert held.stopped == ["a fox"]
+
+
+async def test_a_private_space_is_found_through_the_hub_with_a_token(serve: Serve) -> None:
+    with serve(FakeBackend()) as url, running(Hub()) as hub:
+        hub.spaces["swan/cygnet"] = Space(private=True, settings={}, host=url)
+        backend = SpaceBackend("swan/cygnet", hub=hub.url)
+        with pytest.raises(Unauthorised, match="HF_TOKEN"):
+            await collect(backend.generate(REQUEST))
+        await backend.aclose()
+        for space in ("swan/cygnet", f"{hub.url}/spaces/swan/cygnet"):
+            backend = SpaceBackend(space, HUB_TOKEN, hub.url)
+            result, _ = await collect(backend.generate(REQUEST))
+            assert result.request == REQUEST
+            await backend.aclose()
 
 
 async def test_previews_come_through_as_they_are(serve: Serve) -> None:
