@@ -75,6 +75,11 @@ def benchmark() -> str:
     return f"{head}\n\n{first}"
 
 
+def batch() -> str:
+    """The last run of the benchmark of batches."""
+    return (ROOT / "benchmarks" / "batch.md").read_text().strip()
+
+
 def help_pages() -> str:
     """What `--help` says of the command and of each of its subcommands, 80 columns wide."""
     with mock.patch.dict(os.environ, COLUMNS="80", NO_COLOR="1"):
@@ -96,6 +101,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "licences": licences,
     "benchmark": benchmark,
     "prices": prices,
+    "batch": batch,
     "help": help_pages,
 }
 
