@@ -199,6 +199,7 @@ class SpaceBackend:
             try:
                 async with self._client.stream("GET", url) as answer:
                     if not answer.is_success:
+                        await answer.aread()
                         raise _begun(no_entry(answer, call.endpoint.address))
                     async for message in read_messages(answer.aiter_lines()):
                         heard = True
@@ -240,6 +241,7 @@ class SpaceBackend:
         data = bytearray()
         async with self._client.stream("GET", url) as answer:
             if not answer.is_success:
+                await answer.aread()
                 raise no_entry(answer, str(answer.url.host))
             async for chunk in answer.aiter_bytes():
                 data += chunk

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from shared.errors import BackendUnavailable, NotFound, Unauthorised
+from shared.errors import BackendUnavailable, CygnetError, NotFound, Unauthorised, error_of
 
 _RUNNING = {"RUNNING", "RUNNING_BUILDING", "RUNNING_APP_STARTING"}
 _STARTING = {"SLEEPING", "BUILDING", "APP_STARTING", "RESTARTING"}
@@ -89,8 +89,16 @@ class SpaceHost:
             return None
 
 
-def no_entry(answer: httpx.Response, space: str) -> Unauthorised | NotFound | BackendUnavailable:
-    """What a refusal from before the Space means. The Hub answers 404 for what it does not show."""
+def no_entry(answer: httpx.Response, space: str) -> CygnetError:
+    """What a refusal from before Gradio means: one of our own servers', else the Hub's.
+
+    The Hub answers 404 for what it does not show.
+    """
+    try:
+        told = answer.json()
+        return error_of(str(told["code"]), str(told["detail"]), str(told["next_step"]))
+    except (ValueError, KeyError, TypeError):
+        pass
     match answer.status_code:
         case 401 | 403:
             return Unauthorised(

@@ -332,6 +332,13 @@ async def test_a_space_that_is_not_shown_asks_for_a_token(
     assert len(script.calls) == 1
 
 
+async def test_a_site_that_wants_a_key_says_so_in_its_own_words() -> None:
+    problem = {"code": "unauthorised", "detail": "No key.", "next_step": "Send one."}
+    script = Script({"config": httpx.Response(401, json=problem)})
+    with pytest.raises(Unauthorised, match=r"^No key\. Send one\.$"):
+        await script.run()
+
+
 @pytest.mark.parametrize(
     ("space", "sent"),
     [
