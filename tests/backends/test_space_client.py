@@ -21,6 +21,7 @@ from shared.contract import (
     GenerationResult,
     ImageReady,
     Queued,
+    Starting,
     Step,
     Timings,
     collect,
@@ -290,7 +291,7 @@ async def test_a_space_that_starts_is_waited_for(stage: str) -> None:
     not_yet = [httpx.Response(503, text="<html>")] * (MAX_TRIES + 2)
     config = ANSWERS[f"{SPACE}/config"]
     script = Script({"hub": started(stage), "config": [*not_yet, config], "queue": whole()})
-    assert await script.run() == [DONE]
+    assert await script.run() == [Starting(), DONE]
     assert script.waits == list(range(1, MAX_TRIES + 3))
 
 
