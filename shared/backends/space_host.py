@@ -9,8 +9,7 @@ import httpx
 from shared.errors import BackendUnavailable, CygnetError, NotFound, Unauthorised, error_of
 
 _RUNNING = {"RUNNING", "RUNNING_BUILDING", "RUNNING_APP_STARTING"}
-_STARTING = {"SLEEPING", "BUILDING", "APP_STARTING", "RESTARTING"}
-_RESTING = {"PAUSED", "STOPPED"}
+_STARTING = {"SLEEPING", "STOPPED", "BUILDING", "APP_STARTING", "RESTARTING"}
 _BROKEN = {"NO_APP_FILE", "CONFIG_ERROR", "BUILD_ERROR", "RUNTIME_ERROR", "DELETING"}
 
 
@@ -32,13 +31,13 @@ class Stage:
     @property
     def down(self) -> bool:
         """Whether it takes a person to get it running."""
-        return self.name in _RESTING | _BROKEN
+        return self.name == "PAUSED" or self.name in _BROKEN
 
     def __str__(self) -> str:
         return f"The Space is {self.name.lower().replace('_', ' ')}."
 
     def error(self) -> BackendUnavailable:
-        if self.name in _RESTING:
+        if self.name == "PAUSED":
             return BackendUnavailable(str(self), "Its owner can restart it in its settings.")
         return BackendUnavailable(str(self), "Its log on the Hub says why; its owner can read it.")
 
