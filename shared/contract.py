@@ -115,12 +115,28 @@ class GenerationRequest(_Wire):
     width: Annotated[int, Field(default_factory=_filled_before, strict=True, description="pixels")]
     height: Annotated[int, Field(default_factory=_filled_before, strict=True, description="pixels")]
     steps: Annotated[
-        int, Field(default_factory=_filled_before, strict=True, ge=STEPS.low, le=STEPS.high)
+        int,
+        Field(
+            default_factory=_filled_before,
+            strict=True,
+            ge=STEPS.low,
+            le=STEPS.high,
+            description="denoising steps: more take longer",
+        ),
     ]
     guidance_scale: Annotated[
-        float, Field(default_factory=_filled_before, strict=True, ge=GUIDANCE.low, le=GUIDANCE.high)
+        float,
+        Field(
+            default_factory=_filled_before,
+            strict=True,
+            ge=GUIDANCE.low,
+            le=GUIDANCE.high,
+            description="how closely to follow the prompt",
+        ),
     ]
-    scheduler: Annotated[SchedulerName, Field(default_factory=_filled_before)]
+    scheduler: Annotated[
+        SchedulerName, Field(default_factory=_filled_before, description="how a step is taken")
+    ]
     seed: Annotated[
         int,
         Field(
@@ -131,8 +147,11 @@ class GenerationRequest(_Wire):
             description="of the first image; the others count up from it",
         ),
     ]
-    num_images: Annotated[int, Field(strict=True, ge=NUM_IMAGES.low, le=NUM_IMAGES.high)] = 1
-    output_format: OutputFormat = "png"
+    num_images: Annotated[
+        int,
+        Field(strict=True, ge=NUM_IMAGES.low, le=NUM_IMAGES.high, description="pictures to draw"),
+    ] = 1
+    output_format: Annotated[OutputFormat, Field(description="of the files")] = "png"
 
     @model_validator(mode="before")
     @classmethod
@@ -191,6 +210,8 @@ class GenerationRequest(_Wire):
 
 def clean_text(text: str) -> str:
     """`text` without control characters and lone surrogates, line breaks and tabs as spaces."""
+    if text.isprintable():  # most are: a batch reads a hundred thousand of them
+        return text.strip()
     spaced = (" " if character in "\t\n\r" else character for character in text)
     kept = (char for char in spaced if unicodedata.category(char) not in ("Cc", "Cs"))
     return "".join(kept).strip()
@@ -288,6 +309,12 @@ class Queued(_Wire):
     position: int
 
 
+class Starting(_Wire):
+    """No machine was there to do the work, and one is being started: minutes rather than seconds."""
+
+    type: Literal["starting"] = "starting"
+
+
 class Step(_Wire):
     """One denoising step of one image is done; `step` counts from 1 to `steps`."""
 
@@ -345,7 +372,7 @@ class Done(_Wire):
     result: GenerationResult
 
 
-Event = Annotated[Queued | Step | ImageReady | Done, Field(discriminator="type")]
+Event = Annotated[Queued | Starting | Step | ImageReady | Done, Field(discriminator="type")]
 
 
 class BackendStatus(_Wire):

@@ -1,4 +1,4 @@
-"""uvicorn around the API: where it listens, and how it stops."""
+"""uvicorn around an app whose `state.runner` has the work: where it listens, and how it stops."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Generator
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from shared.errors import AddressUnavailable, reason
 
@@ -18,7 +18,7 @@ from shared.errors import AddressUnavailable, reason
 class Server(uvicorn.Server):
     """Stops the jobs first: streams end then, and uvicorn has no open connection to wait for."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: Starlette) -> None:
         config = uvicorn.Config(
             app,
             lifespan="on",
@@ -30,6 +30,7 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self._jobs = app.state.jobs
+        self._on_stop = app.state.on_stop
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -49,6 +50,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._jobs.stop()
+        for stop in self._on_stop:
+            stop()
         await super().shutdown(sockets)
 
 

@@ -50,12 +50,13 @@ def wait_before(attempt: int, asked: float | None = None) -> float:
 class ApiBackend:
     """Generates on the server at `url`, with `key` if it asks for one.
 
-    With `fail_fast` it gives up at once where the server has surely not taken the job. `priority` is
-    the urgency of its jobs, from 0 to 7, as RFC 9218 has it: from 5 on they give way to what somebody
-    waits for. `transport` stands in for the network, and `wait` for the time between two tries.
+    `priority` is the urgency of its jobs, from 0 to 7, as RFC 9218 has it: from 5 on they give way
+    to what somebody waits for. With `fail_fast` it gives up at once where the server has surely not
+    taken the job. `transport` stands in for the network, and `wait` for the time between two tries.
     """
 
     name = "api"
+    timeout = TIMEOUT
 
     def __init__(
         self,
@@ -67,12 +68,12 @@ class ApiBackend:
         priority: int | None = None,
     ) -> None:
         self._wait = wait
-        self._priority = {} if priority is None else {"Priority": f"u={priority}"}
         self._fail_fast = fail_fast
+        self._priority = {} if priority is None else {"Priority": f"u={priority}"}
         self._client = httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=TIMEOUT,
+            timeout=self.timeout,
             transport=transport,
             follow_redirects=True,  # some hosts answer 303 while a call still waits
         )

@@ -40,6 +40,12 @@ class LocalBackend:
         self._previews = previews
         self._engines: OrderedDict[Checkpoint, Engine] = OrderedDict()
 
+    def adopt(self, model: Model) -> None:
+        """Serve a checkpoint that is loaded already."""
+        from shared.engine.thread import Engine
+
+        self._engines[model.checkpoint] = Engine(lambda: model, self._previews, self.name)
+
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """The events of one generation; closing the iterator stops it before its next step."""
         submitted = time.perf_counter()  # the time to import torch counts as loading
@@ -73,8 +79,8 @@ class LocalBackend:
             healthy=healthy,
             warm=any(engine.loaded.is_set() for engine in self._engines.values()),
             checkpoints=tuple(checkpoint.name for checkpoint in CHECKPOINTS),
-            memory_bytes=max(held, default=0) or None,
             detail="" if healthy else "torch is not installed.",
+            memory_bytes=max(held, default=0) or None,
         )
 
     async def aclose(self) -> None:

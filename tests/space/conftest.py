@@ -1,0 +1,77 @@
+"""A site on a port of its own, served from a thread, over a backend that works step by step."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import socket
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.api import ApiOptions
+from shared.api.server import Server, listen
+from shared.backends import Backend
+from shared.backends.fake import FakeBackend
+from shared.contract import Event, GenerationRequest, Step
+from shared.site import create_site
+
+
+class HeldBackend(FakeBackend):
+    """Takes a step when it is let; remembers whose work was stopped. For use from any thread."""
+
+    def __init__(self, steps: int = 0) -> None:
+        super().__init__()
+        self._steps = threading.Semaphore(steps)
+        self.stopped: list[str] = []
+
+    def let(self, steps: int) -> None:
+        self._steps.release(steps)
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        try:
+            async with aclosing(super().generate(request)) as events:
+                async for event in events:
+                    while isinstance(event, Step) and not self._steps.acquire(blocking=False):
+                        await asyncio.sleep(0.005)
+                    yield event
+        except (asyncio.CancelledError, GeneratorExit):
+            self.stopped.append(request.prompt)
+            raise
+
+
+Serve = Callable[..., AbstractContextManager[str]]
+
+
+@pytest.fixture
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
+    """Serves a backend's site as `cygnet serve` does; gives its address."""
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+
+    @contextlib.contextmanager
+    def run(backend: Backend, **options: Any) -> Iterator[str]:
+        running: queue.SimpleQueue[Server] = queue.SimpleQueue()
+
+        async def serve_site(listener: socket.socket) -> None:  # Gradio wants to be made in a loop
+            site = create_site(backend, tmp_path / "data", ApiOptions(**options))
+            server = Server(site)
+            running.put(server)
+            await server._serve([listener])
+
+        with listen("127.0.0.1", 0) as listener, ThreadPoolExecutor(1) as thread:
+            serving = thread.submit(asyncio.run, serve_site(listener))
+            server = running.get(timeout=60)
+            try:
+                yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            finally:
+                server.should_exit = True
+                serving.result()
+
+    return run

@@ -1,0 +1,70 @@
+"""Gradio's own API of the page, with Gradio's own client."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from shared.backends.fake import FakeBackend
+from shared.contract import GenerationRequest, collect, parse_request
+from tests.space.conftest import HeldBackend, Serve
+
+ASKED = {"prompt": "a fox", "steps": 3, "seed": 7, "num_images": 2}
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def connect(url: str) -> Any:
+    """Gradio's client; its types do not know that an event is a dictionary."""
+    return Client(url, verbose=False)
+
+
+@pytest.mark.anyio
+async def test_it_streams_every_event_and_the_original_files(serve: Serve) -> None:
+    _, images = await collect(FakeBackend().generate(parse_request(ASKED)))
+    with serve(FakeBackend()) as url:
+        job = connect(url).submit(**ASKED, api_name="/generate")
+        job.result(timeout=60)
+        events = job.outputs()
+    kinds = [event["type"] for event in events]
+    assert kinds == ["queued", *["step"] * 3, "image", *["step"] * 3, "image", "done"]
+    assert [Path(event["image"]).read_bytes() for event in events if "image" in event] == images
+    assert events[-1]["result"]["request"] == parse_request(ASKED).model_dump(mode="json")
+
+
+def test_an_error_has_our_code_what_was_wrong_and_what_to_do(serve: Serve) -> None:
+    with serve(FakeBackend()) as url, pytest.raises(AppError) as refused:
+        connect(url).predict("a fox", steps=500, api_name="/generate")
+    assert refused.value.title == "invalid_request"
+    assert "steps=500" in refused.value.message and "Next: Use steps=100." in refused.value.message
+
+
+def test_to_cancel_stops_the_work_before_its_next_step(serve: Serve) -> None:
+    backend = HeldBackend()
+    with serve(backend) as url:
+        job = connect(url).submit("a fox", api_name="/generate")
+        while not job.outputs():
+            pass
+        job.cancel()
+        while not backend.stopped:
+            pass
+    assert backend.stopped == ["a fox"]
+    assert [event["type"] for event in job.outputs()] == ["queued"]
+
+
+def test_its_parameters_are_the_fields_of_a_request_and_each_is_explained(serve: Serve) -> None:
+    with serve(FakeBackend()) as url:
+        shown = connect(url).view_api(return_format="dict", print_info=False)
+    parameters = shown["named_endpoints"]["/generate"]["parameters"]
+    names = [parameter["parameter_name"] for parameter in parameters]
+    assert names == list(GenerationRequest.model_fields)
+    assert all(parameter["python_type"]["description"] for parameter in parameters)
+    required = [one["parameter_name"] for one in parameters if not one["parameter_has_default"]]
+    assert required == ["prompt"]
