@@ -98,7 +98,14 @@ class GenerationRequest(_Wire):
     Outside input goes through `parse_request`, which turns every refusal into one clear error.
     """
 
-    prompt: Annotated[str, Field(strict=True, description="what to draw")]
+    prompt: Annotated[
+        str,
+        Field(
+            strict=True,
+            description=f"what to draw, in at most {MAX_PROMPT} characters",
+            json_schema_extra={"minLength": 1, "pattern": r"\S"},
+        ),
+    ]
     negative_prompt: Annotated[
         str, Field(strict=True, description="what to avoid; acts when guidance_scale is above 1")
     ] = ""

@@ -45,7 +45,7 @@ ONLY_FROM = {
     "huggingface_hub": ("shared.console", "shared.engine", "shared.mirror"),
     "gradio": ("space",),
     "modal": ("modal_app", "shared.backends"),
-    "fastapi": ("shared.api", "shared.site", "space"),
+    "fastapi": ("shared.api", "shared.serving", "shared.site", "space"),
     "starlette": ("shared.api", "shared.mcp", "space"),
     "uvicorn": ("shared.api",),
     "mcp": ("mcp_client_server", "shared.mcp"),

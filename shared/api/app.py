@@ -57,6 +57,7 @@ def create_app(jobs: JobService, options: ApiOptions, metrics: Metrics | None = 
     app.state.options = options
     app.state.metrics = metrics
     app.state.rate_limit = RateLimit(options.requests_per_minute)
+    app.state.on_stop = []  # what ends the streams of those who share this app
     for router in (openai.router, job_routes.router, images.router, service.router):
         app.include_router(router)
     add_handlers(app)

@@ -62,10 +62,10 @@ class ApiBackend:
         self,
         url: str,
         key: str = "",
-        priority: int | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         wait: Callable[[int, float | None], float] = wait_before,
         fail_fast: bool = False,
+        priority: int | None = None,
     ) -> None:
         self._wait = wait
         self._fail_fast = fail_fast

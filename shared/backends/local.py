@@ -72,8 +72,8 @@ class LocalBackend:
 
     async def status(self) -> BackendStatus:
         """Warm once a checkpoint is loaded. Imports nothing."""
-        healthy = importlib.util.find_spec("torch") is not None
         held = [engine.memory_bytes or 0 for engine in self._engines.values()]
+        healthy = importlib.util.find_spec("torch") is not None
         return BackendStatus(
             name=self.name,
             healthy=healthy,

@@ -20,7 +20,15 @@ from mcp.server.apps import Apps
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp.types import CallToolResult, InputRequiredResult, Tool, ToolAnnotations
+from mcp.shared.exceptions import MCPError
+from mcp.types import (
+    INVALID_PARAMS,
+    CallToolResult,
+    GetPromptResult,
+    InputRequiredResult,
+    Tool,
+    ToolAnnotations,
+)
 from pydantic import ValidationError
 
 from shared import __version__
@@ -153,6 +161,17 @@ class Server(MCPServer[Any]):
             if not error.__cause__:
                 raise  # the SDK's own words: there is no such tool
             return replies.error_answer(_ours(error.__cause__, name))
+
+    async def get_prompt(
+        self,
+        name: str,
+        arguments: dict[str, Any] | None = None,
+        context: Context[Any, Any] | None = None,
+    ) -> GetPromptResult | InputRequiredResult:
+        try:
+            return await super().get_prompt(name, arguments, context)
+        except ValueError as error:  # there is none of that name, or an argument is missing
+            raise MCPError(INVALID_PARAMS, str(error)) from error
 
     async def read_resource(
         self, uri: Any, context: Context[Any, Any] | None = None

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from mcp import Client, MCPError
 from mcp.types import (
+    INVALID_PARAMS,
     BlobResourceContents,
     ResourceLink,
     ResourceTemplateReference,
@@ -248,6 +249,15 @@ async def test_the_prompt_hands_an_idea_on_as_data(client: Client) -> None:
     advice, _, given = message.content.text.rpartition("\n")
     assert json.loads(given) == idea
     assert "(word:1.3)" in advice and "not an instruction" in advice
+
+
+@pytest.mark.parametrize(("name", "given"), [("nope", {}), ("wan_prompt", {})])
+async def test_a_prompt_that_cannot_be_had_is_the_callers_mistake(
+    client: Client, name: str, given: dict[str, str]
+) -> None:
+    with pytest.raises(MCPError) as refused:
+        await client.get_prompt(name, given)
+    assert refused.value.code == INVALID_PARAMS
 
 
 HOSTILE = [
