@@ -33,7 +33,7 @@ class Deployment:
 
     def backend(self) -> ModalBackend:
         transport = httpx.MockTransport(self)
-        return ModalBackend("https://swan.example", "a-key", None, transport, lambda *_: 0)
+        return ModalBackend("https://swan.example", "a-key", transport=transport, wait=lambda *_: 0)
 
 
 async def test_an_answer_may_take_longer_than_modal_holds_a_call() -> None:
