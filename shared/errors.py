@@ -11,7 +11,8 @@
     │   ├── InvalidSetting         invalid_setting
     │   ├── InvalidCall            invalid_call
     │   ├── Unauthorised           unauthorised
-    │   └── NotFound               not_found
+    │   ├── NotFound               not_found
+    │   └── SpaceInvalid           space_invalid
     └── GenerationError            the work could not be done         (exit code 1)
         ├── CheckpointMissing      checkpoint_missing
         ├── CheckpointCorrupt      checkpoint_corrupt
@@ -23,10 +24,13 @@
         ├── DiskFull               disk_full
         ├── DataUnusable           data_unusable
         ├── QueueFull              queue_full
+        ├── QuotaExceeded          quota_exceeded
         ├── SpendingLimit          spending_limit
         ├── RateLimited            rate_limited
         ├── BackendUnavailable     backend_unavailable
+        ├── ToolFailed             tool_failed
         ├── AddressUnavailable     address_unavailable
+        ├── BatchIncomplete        batch_incomplete
         ├── Cancelled              cancelled
         └── InternalError          internal_error
 
@@ -131,6 +135,12 @@ class NotFound(InputError):
     code = "not_found"
 
 
+class SpaceInvalid(InputError):
+    """A folder is not the Space's repository as `cygnet space build` lays it out, or cannot be."""
+
+    code = "space_invalid"
+
+
 class GenerationError(CygnetError):
     """The request was fine but the work could not be done."""
 
@@ -202,6 +212,12 @@ class QueueFull(GenerationError):
         self.retry_after = retry_after
 
 
+class QuotaExceeded(GenerationError):
+    """The GPU time that a host gives to this caller is used up, or too little for the request."""
+
+    code = "quota_exceeded"
+
+
 class SpendingLimit(GenerationError):
     """The work would cost more, or be one call more, than the user allows."""
 
@@ -224,10 +240,22 @@ class BackendUnavailable(GenerationError):
     code = "backend_unavailable"
 
 
+class ToolFailed(GenerationError):
+    """A tool of another MCP server failed, in that server's words."""
+
+    code = "tool_failed"
+
+
 class AddressUnavailable(GenerationError):
     """The server cannot listen at that address: it is taken, or not this machine's."""
 
     code = "address_unavailable"
+
+
+class BatchIncomplete(GenerationError):
+    """Some pictures of a batch failed, or the batch gave up; the others are there."""
+
+    code = "batch_incomplete"
 
 
 class Cancelled(GenerationError):

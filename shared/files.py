@@ -9,14 +9,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from shared.errors import DiskFull, OutputExists, OutputUnwritable
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+_TEMPORARY = re.compile(r"\.cygnet-[0-9a-f]{16}")
 
 
 def is_folder(name: str) -> bool:
@@ -32,13 +36,21 @@ def check_folder(folder: Path) -> None:
 
     Raises `OutputUnwritable` or `DiskFull`.
     """
-    with _clear_errors(folder):
+    with clear_errors(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
             raise NotADirectoryError(errno.ENOTDIR, "it is not a folder") from None
         with _temporary(folder) as temporary:
             temporary.touch(exist_ok=False)
+
+
+def remove_strays(folder: Path) -> None:
+    """Remove what writers that were killed left behind, in `folder` and below."""
+    for path in folder.rglob(".cygnet-*"):
+        if _TEMPORARY.fullmatch(path.name):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def check_free(path: Path) -> None:
@@ -53,9 +65,16 @@ def write_atomically(path: Path, data: bytes, *, force: bool = False) -> None:
     Of several writers of one name exactly one wins. Raises `OutputExists`, `OutputUnwritable` or
     `DiskFull`, and leaves nothing behind then.
     """
-    with _clear_errors(path), _temporary(path.parent) as temporary:
+    with open_atomically(path, force=force) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def open_atomically(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
+    """As `write_atomically`, for data that comes bit by bit: the name is given when the block ends."""
+    with clear_errors(path), _temporary(path.parent) as temporary:
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         if force:
@@ -89,7 +108,8 @@ def _temporary(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _clear_errors(path: Path) -> Iterator[None]:
+def clear_errors(path: Path) -> Iterator[None]:
+    """Turns the system's errors while `path` is written into `DiskFull` or `OutputUnwritable`."""
     try:
         yield
     except OSError as error:

@@ -103,13 +103,22 @@ def thumbnail(data: bytes, side: int) -> bytes:
 
     Raises `UnreadableImage`.
     """
+    return _save(small_image(data, side), "jpeg", quality=85)
+
+
+def small_image(source: bytes | Path, side: int) -> Image.Image:
+    """The RGB picture in a file, at most `side` pixels a side, never enlarged.
+
+    Raises `UnreadableImage`.
+    """
+    data = source if isinstance(source, bytes) else _read_file(source)
     try:
         with Image.open(BytesIO(data), formats=("PNG", "WEBP", "JPEG")) as image:
             small = image.convert("RGB")
     except (*_DAMAGED, Image.DecompressionBombError):
         raise _unreadable("it is damaged") from None
-    small.thumbnail((side, side))
-    return _save(small, "jpeg", quality=85)
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return small
 
 
 def recompress(data: bytes, quality: int) -> bytes:

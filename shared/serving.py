@@ -27,8 +27,9 @@ from shared.api.logs import JsonFormatter
 from shared.api.options import DAY
 from shared.api.server import Server, listen
 from shared.backends import Backend, Opening, find_backend, open_backend, read_backends
+from shared.cli.parser import check_numbers
 from shared.contract import Limit
-from shared.errors import InvalidRequest, InvalidSetting
+from shared.errors import InvalidSetting
 from shared.settings import data_folder, settings
 from shared.site import create_site
 from shared.store import Store
@@ -59,25 +60,12 @@ class ServeOptions:
 
 def read_options(given: Mapping[str, Any]) -> ServeOptions:
     """Raises `InvalidRequest`, naming the option; `InvalidSetting` if a key is needed."""
-    for name, limit in _LIMITS.items():
-        value = given[name]
-        if isinstance(value, str) or not limit.allows(value):
-            option = f"--{name.replace('_', '-')}"
-            raise InvalidRequest(
-                f"{option} {str(value)[:60]} is not {limit}.",
-                f"Give {limit} for {option}.",
-                (name,),
-            )
-    keys = tuple(key.get_secret_value() for key in settings().api_keys)
+    check_numbers(given, _LIMITS)
     host = given["host"]
-    if not keys and not _is_this_machine(host):
-        raise InvalidSetting(
-            f"Without a key the server is for this machine only, and {host} is more than that.",
-            "Set CYGNET_API_KEY, or leave --host out.",
-        )
+    keys, hosts = callers(host)
     api = ApiOptions(
         keys=keys,
-        hosts=() if keys else tuple(dict.fromkeys((host, "127.0.0.1", "localhost", "::1"))),
+        hosts=hosts,
         origins=tuple(given["origin"]),
         max_queued=given["max_queued"],
         requests_per_minute=given["requests_per_minute"],
@@ -90,6 +78,20 @@ def read_options(given: Mapping[str, Any]) -> ServeOptions:
     )
     backend = given["backend"] or settings().backend
     return ServeOptions(host, given["port"], backend, given["child"], api)
+
+
+def callers(host: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Who may call a server that listens at `host`: the keys, and the names it answers to (all if
+    there are none). Raises `InvalidSetting` if a key is needed.
+    """
+    if keys := tuple(key.get_secret_value() for key in settings().api_keys):
+        return keys, ()
+    if not _is_this_machine(host):
+        raise InvalidSetting(
+            f"Without a key the server is for this machine only, and {host} is more than that.",
+            "Set CYGNET_API_KEY, or leave --host out.",
+        )
+    return (), tuple(dict.fromkeys((host, "127.0.0.1", "localhost", "::1")))
 
 
 def _is_this_machine(host: str) -> bool:
@@ -106,13 +108,11 @@ def serve(options: ServeOptions) -> None:
     """
     backend = _backend(options)
     with listen(options.host, options.port) as listener, _folder(options) as folder:
-        _log_to_stderr()
+        log_to_stderr()
         server = Server(_app(backend, folder, options))
         if options.child:
             threading.Thread(target=_end_with_input, args=[server], daemon=True).start()
-        print(_address(options.host, listener.getsockname()[1]), flush=True)
-        if not options.api.keys:
-            print("CYGNET_API_KEY is not set: this machine only, no key asked.", file=sys.stderr)
+        announce(address(options.host, listener.getsockname()[1]), options.api.keys)
         asyncio.run(server.serve([listener]))
 
 
@@ -148,11 +148,18 @@ def _end_with_input(server: Server) -> None:
     os._exit(1)
 
 
-def _address(host: str, port: int) -> str:
+def announce(address: str, keys: tuple[str, ...]) -> None:
+    """Say where the server is, on stdout for a program, and who may call it."""
+    print(address, flush=True)
+    if not keys:
+        print("CYGNET_API_KEY is not set: this machine only, no key asked.", file=sys.stderr)
+
+
+def address(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
     """The other commands keep logs off the terminal; of a server they are the only sign."""
     logging.disable(logging.NOTSET)
     handler = logging.StreamHandler()

@@ -32,6 +32,9 @@ class Acceleration(BaseModel):
     compile: bool = False
 
 
+Snapshot = Literal["none", "cpu", "gpu"]
+
+
 def _words(keys: object) -> object:
     return keys.replace(",", " ").split() if isinstance(keys, str) else keys
 
@@ -53,13 +56,20 @@ class Settings(BaseModel):
     """The server that the backend named api generates on; without a user or password."""
     modal_url: Annotated[str | None, Field(pattern=r"^https?://[^\s/@]+(/\S*)?$")] = None
     """The deployment that the backend named modal generates on."""
-    space: str | None = None
-    """The Space that the backend named space generates on: OWNER/NAME, or its address."""
     api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_words)] = ()
     """Any of them opens the API, and the first is what a client sends.
 
     Any text is a key, so that no error ever has to show one.
     """
+    space: Annotated[str | None, Field(pattern=r"^(https?://[^\s/@]+(/\S*)?|[\w.-]+/[\w.-]+)$")] = (
+        None
+    )
+    """The Space that the backend named space generates on: OWNER/NAME, or its address."""
+    hub_url: Annotated[str, Field(pattern=r"^https?://[^\s/@]+$")] = "https://huggingface.co"
+    modal_gpu: Annotated[tuple[str, ...], BeforeValidator(_words)] = ("L40S", "A100-80GB")
+    """What `modal_app.py` asks Modal for, the best first; with cygnet-tiny it asks for none."""
+    modal_snapshot: Snapshot = "cpu"
+    """What of a started machine `modal_app.py` has Modal keep, to start the next one from."""
 
 
 VARIABLES = {
@@ -75,7 +85,10 @@ VARIABLES = {
     "CYGNET_API_URL": ("api_url",),
     "CYGNET_API_KEY": ("api_keys",),
     "CYGNET_MODAL_URL": ("modal_url",),
+    "CYGNET_MODAL_GPU": ("modal_gpu",),
+    "CYGNET_MODAL_SNAPSHOT": ("modal_snapshot",),
     "CYGNET_SPACE": ("space",),
+    "HF_ENDPOINT": ("hub_url",),
 }
 
 
@@ -101,6 +114,16 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
             f"{variable}={environ[variable]!r} cannot be used: {first['msg']}.",
             f"Correct {variable}, or unset it to get the default.",
         ) from None
+
+
+def read_secret(variable: str) -> SecretStr:
+    """A variable that the caller names, for one who passes secrets on.
+
+    Raises `InvalidSetting` if it is not set; its value is in no message.
+    """
+    if value := os.environ.get(variable, ""):
+        return SecretStr(value)
+    raise InvalidSetting(f"{variable[:60]} is not set.", f"Put the secret into {variable[:60]}.")
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import pytest
 from shared.backends import Backend
 from shared.backends.config import KEY_VARIABLES
 from shared.backends.fake import FakeBackend
-from shared.cli import generate
+from shared.cli import batch, generate
 from shared.contract import Event
 from shared.settings import VARIABLES, settings
 
@@ -40,12 +40,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def use_fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Puts a fake in place of the command line's local backend; hands on `before_event`."""
+    """Puts a fake in place of the command line's backends; hands on `before_event`."""
 
     def use(before_event: Callable[[Event], None] | None = None) -> None:
-        def find(name: str) -> Callable[[], Backend]:
+        def find(name: str, priority: int | None = None) -> Callable[[], Backend]:
             return lambda: FakeBackend(before_event)
 
-        monkeypatch.setattr(generate, "find_backend", find)
+        for command in (generate, batch):
+            monkeypatch.setattr(command, "find_backend", find)
 
     return use

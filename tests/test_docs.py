@@ -17,7 +17,11 @@ from shared.contract import parse_request
 from shared.errors import InputError, error_types
 from shared.images import read_recipe
 from shared.settings import VARIABLES, settings
+from tests.mirror.conftest import hub
+from tests.mirror.stand_in import Hub
 from tests.test_checkpoints import write as write_checkpoint
+
+__all__ = ["hub"]
 
 ALL_PAGES = [
     *PAGES,
@@ -44,7 +48,11 @@ def name(page: Path) -> str:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=name)
 def test_the_commands_of_a_page_run_one_after_the_other(
-    page: Path, folder: Path, use_fake: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    page: Path,
+    folder: Path,
+    use_fake: Callable[[], None],
+    hub: Hub,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     use_fake()
     write_checkpoint(folder / "my-wan")

@@ -20,12 +20,13 @@ SERVING = {"fastapi", "starlette", "uvicorn", "httpx"}
 FLOORS = (
     DOORS,
     ("shared.cli", "shared.serving"),
-    ("shared.site",),
+    ("shared.album", "shared.site"),
     ("shared.api", "shared.batch", "shared.mcp", "space.page"),
     (
         "shared.backends",
         "shared.console",
         "shared.gallery",
+        "shared.mirror",
         "shared.outputs",
         "shared.store",
         "shared.webhooks",
@@ -34,17 +35,18 @@ FLOORS = (
     ("shared.images", "shared.files"),
     ("shared.contract",),
     ("shared.checkpoints",),
-    ("shared.errors", "shared.settings", "shared"),
+    ("shared.errors", "shared.prices", "shared.settings", "shared"),
 )
 ONLY_FROM = {
     "torch": ("shared.engine",),
     "diffusers": ("shared.engine",),
     "transformers": ("shared.engine",),
     "httpx": ("shared.backends", "shared.webhooks"),
+    "huggingface_hub": ("shared.console", "shared.engine", "shared.mirror"),
     "gradio": ("space",),
     "modal": ("modal_app", "shared.backends"),
     "fastapi": ("shared.api", "shared.serving", "shared.site", "space"),
-    "starlette": ("shared.api", "space"),
+    "starlette": ("shared.api", "shared.mcp", "space"),
     "uvicorn": ("shared.api",),
     "mcp": ("mcp_client_server", "shared.mcp"),
 }
@@ -123,7 +125,9 @@ LIGHT = [
     "import shared.contract, shared.images, shared.backends, shared.backends.fake",
     "from shared.backends.local import LocalBackend; LocalBackend()",
     "from shared.cli import main; main(['checkpoints'])",
+    "import shared.mirror.check, shared.mirror.hub",
     "import contextlib, shared.cli\nwith contextlib.suppress(SystemExit): shared.cli.main(['--help'])",
+    "from shared.cli import main\nmain(['mcp', '--port', 'x'])",
     *(f"import {door}" for door in DOORS[:2] if door in MODULES),
 ]
 

@@ -1,4 +1,4 @@
-"""uvicorn around the API: where it listens, and how it stops."""
+"""uvicorn around an app whose `state.runner` has the work: where it listens, and how it stops."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Generator
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from shared.errors import AddressUnavailable, reason
 
@@ -18,7 +18,7 @@ from shared.errors import AddressUnavailable, reason
 class Server(uvicorn.Server):
     """Stops the jobs first: streams end then, and uvicorn has no open connection to wait for."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: Starlette) -> None:
         config = uvicorn.Config(
             app,
             lifespan="on",
@@ -59,7 +59,11 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that takes calls at that address. Raises `AddressUnavailable`."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
+        listener = socket.create_server((host, port), family=family)
+        # Its connections inherit this. Without it a small write waits for the other side to confirm
+        # the one before, which that may put off for 40 ms; asyncio sets it on its own sockets only.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except (OSError, OverflowError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or reason(error)
         raise AddressUnavailable(

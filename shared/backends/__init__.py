@@ -47,6 +47,8 @@ class Opening:
     """The engine of this machine in a process of its own: torch stays out of this one."""
     fail_fast: bool = False
     """Leave at once where the work surely has not begun: another backend can be tried."""
+    priority: int | None = None
+    """The urgency of its jobs on a server, from 0 to 7 (RFC 9218), if it is not the usual one."""
 
 
 def _local(_config: BackendConfig, how: Opening) -> Backend:
@@ -69,13 +71,33 @@ def _fake(_config: BackendConfig, _how: Opening) -> Backend:
 def _api(config: BackendConfig, how: Opening) -> Backend:
     from shared.backends.api_client import ApiBackend
 
-    return ApiBackend(config.required_address, config.key, fail_fast=how.fail_fast)
+    return ApiBackend(
+        config.required_address, config.key, fail_fast=how.fail_fast, priority=how.priority
+    )
 
 
-# Imported when opened: the local backend brings torch with it, the one of an API httpx.
+def _modal(config: BackendConfig, how: Opening) -> Backend:
+    from shared.backends.modal.client import ModalBackend
+
+    return ModalBackend(
+        config.required_address, config.key, fail_fast=how.fail_fast, priority=how.priority
+    )
+
+
+def _space(config: BackendConfig, how: Opening) -> Backend:
+    from shared.backends.space_client import SpaceBackend
+
+    return SpaceBackend(
+        config.required_address, config.key, settings().hub_url, fail_fast=how.fail_fast
+    )
+
+
+# Imported when opened: the local backend brings torch with it, those elsewhere httpx.
 _OPENERS: dict[Kind, Callable[[BackendConfig, Opening], Backend]] = {
     "local": _local,
     "api": _api,
+    "modal": _modal,
+    "space": _space,
     "fake": _fake,
 }
 
@@ -94,7 +116,9 @@ def open_backend(config: BackendConfig, how: Opening | None = None) -> Backend:
         ) from error
 
 
-def find_backend(name: str, previews: bool = False, apart: bool = False) -> Callable[[], Router]:
+def find_backend(
+    name: str, previews: bool = False, apart: bool = False, priority: int | None = None
+) -> Callable[[], Router]:
     """What opens the backend of that name, or `auto`, behind a router that says who served.
 
     Raises `UnknownBackend`, or `InvalidSetting` if the file of backends is wrong.
@@ -103,4 +127,4 @@ def find_backend(name: str, previews: bool = False, apart: bool = False) -> Call
 
     backends = read_backends()
     backends.check(name)
-    return functools.partial(Router, backends, name, Opening(previews, apart))
+    return functools.partial(Router, backends, name, Opening(previews, apart, priority=priority))

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from shared import __version__, console
-from shared.cli import backends, checkpoints, generate, inspect, serve
+from shared.cli import backends, batch, checkpoints, gallery, generate, inspect, mcp, serve, space
 from shared.cli.parser import Parser
 from shared.errors import Cancelled, CygnetError, InternalError
 
-COMMANDS = (generate, checkpoints, backends, serve, inspect)
+COMMANDS = (generate, batch, gallery, checkpoints, backends, serve, mcp, space, inspect)
 """In the order of the help page."""
 
 
@@ -49,13 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return error.exit_code
 
 
-def entry() -> NoReturn:
+def entry(argv: Sequence[str] | None = None) -> NoReturn:
     """`main` as a process of its own, which leaves without taking the interpreter apart.
 
     Freeing what torch and diffusers hold, piece by piece, took 1.4 of 6.3 seconds; the system does
     it at once. By then every file is written and every backend closed.
     """
-    code = main()
+    code = main(argv)
     with contextlib.suppress(OSError):  # nobody reads any more
         sys.stdout.flush()
         sys.stderr.flush()

@@ -7,15 +7,21 @@ import functools
 import os
 import signal
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
-from shared.console import Progress
+
+class Shown(Protocol):
+    """What is shown of the command while it runs."""
+
+    def note(self, text: str) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 class CtrlC:
     """The first Ctrl-C cancels the task that gave itself up to it; the second leaves at once."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Shown) -> None:
         self._progress = progress
         self._cancel: Callable[[], object] | None = None
 

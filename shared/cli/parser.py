@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any, NoReturn, TypeAlias
 
-from shared.contract import number_from_text
+from shared.contract import Limit, number_from_text
 from shared.errors import InvalidRequest
 
 NUMBER: Any = {"type": number_from_text, "metavar": "N"}
@@ -33,6 +34,19 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InvalidRequest(f"{message[:1].upper()}{message[1:]}.", f"See {self.prog} --help.")
+
+
+def check_numbers(given: Mapping[str, Any], limits: Mapping[str, Limit]) -> None:
+    """Raises `InvalidRequest` for the first option that is not within its limit."""
+    for name, limit in limits.items():
+        value = given[name]
+        if isinstance(value, str) or not limit.allows(value):
+            option = f"--{name.replace('_', '-')}"
+            raise InvalidRequest(
+                f"{option} {str(value)[:60]} is not {limit}.",
+                f"Give {limit} for {option}.",
+                (name,),
+            )
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"

@@ -11,14 +11,17 @@ import pytest
 from shared.backends import Backend
 from shared.backends.api_client import ApiBackend
 from shared.backends.fake import FakeBackend
+from shared.backends.space_client import SpaceBackend
 from shared.contract import Done, Event, GenerationRequest, ImageReady, Queued, Step, collect
 from shared.errors import GenerationError, OutOfMemory
 from shared.images import read_recipe
 from shared.settings import Acceleration
 from tests.api.conftest import Serve, serve
 from tests.engine.conftest import ask, small, small_folder
+from tests.space.conftest import Serve as ServeSite
+from tests.space.conftest import serve as serve_site
 
-__all__ = ["ask", "serve", "small", "small_folder"]
+__all__ = ["ask", "serve", "serve_site", "small", "small_folder"]
 
 pytestmark = pytest.mark.anyio
 
@@ -30,11 +33,19 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(params=["fake", "api", "local"])
-async def backend(request: pytest.FixtureRequest, serve: Serve) -> AsyncIterator[Backend]:
+@pytest.fixture(params=["fake", "api", "space", "local"])
+async def backend(
+    request: pytest.FixtureRequest, serve: Serve, serve_site: ServeSite
+) -> AsyncIterator[Backend]:
+    if request.param == "space":
+        with serve_site(FakeBackend(), grace=0) as url:
+            backend: Backend = SpaceBackend(url)
+            yield backend
+            await backend.aclose()
+        return
     if request.param == "api":
         async with serve(FakeBackend(), grace=0) as server:
-            backend: Backend = ApiBackend(server.url)
+            backend = ApiBackend(server.url)
             yield backend
             await backend.aclose()
         return
@@ -113,14 +124,17 @@ async def test_to_stop_reading_cancels_the_job_on_the_server(serve: Serve, ask: 
         assert [job.status for job in server.runner.store.jobs("")] == ["cancelled"]
 
 
-async def test_an_error_is_the_same_one_through_the_api(serve: Serve, ask: Ask) -> None:
+async def test_an_error_is_the_same_one_from_wherever_it_comes(
+    serve: Serve, serve_site: ServeSite, ask: Ask
+) -> None:
     def no_memory(_: object) -> None:
         raise OutOfMemory("Too large.", "Ask for less.")
 
     async with serve(FakeBackend(no_memory)) as server:
-        for backend in (FakeBackend(no_memory), ApiBackend(server.url)):
-            with pytest.raises(GenerationError) as error:
-                await collect(backend.generate(ask()))
-            assert type(error.value) is OutOfMemory
-            assert str(error.value) == "Too large. Ask for less."
-            await backend.aclose()
+        with serve_site(FakeBackend(no_memory)) as url:
+            for backend in (FakeBackend(no_memory), ApiBackend(server.url), SpaceBackend(url)):
+                with pytest.raises(GenerationError) as error:
+                    await collect(backend.generate(ask()))
+                assert type(error.value) is OutOfMemory
+                assert str(error.value) == "Too large. Ask for less."
+                await backend.aclose()

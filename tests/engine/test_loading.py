@@ -8,7 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from shared.checkpoints import Checkpoint, Lora, add_folder, get_checkpoint
 from shared.contract import GenerationRequest
-from shared.engine import loading
+from shared.engine import denoising, loading
 from shared.engine.loading import Model, load
 from shared.errors import (
     CheckpointCorrupt,
@@ -344,3 +346,24 @@ def test_bfloat16_gives_a_picture_close_to_float32(
 ) -> None:
     picture = solo(load(small, Acceleration(device="cpu", dtype="bfloat16")), ask())[0]
     assert psnr(picture, solo(model, ask())[0]) > 20
+
+
+def test_two_checkpoints_are_never_read_at_once(
+    small: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_read = threading.Barrier(2, timeout=1)
+    met: list[bool] = []
+    prepare = denoising.prepare
+
+    def meet(transformer: WanTransformer3DModel) -> None:
+        try:
+            both_read.wait()
+            met.append(True)
+        except threading.BrokenBarrierError:
+            met.append(False)
+        prepare(transformer)
+
+    monkeypatch.setattr(denoising, "prepare", meet)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda _: load(small, CPU), range(2)))
+    assert met == [False, False]

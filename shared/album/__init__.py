@@ -1,0 +1,1 @@
+"""An output folder to look at: a contact sheet, and a page that works from disk."""

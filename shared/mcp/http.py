@@ -1,0 +1,107 @@
+"""The server over streamable HTTP, as an app of its own or as routes of a site.
+
+Without a key it answers to the host names it was given only, so that no web page can lead a browser
+to it under a name of its own. Originals lie beside it, under the same key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from mcp.server.auth.middleware.auth_context import get_access_token
+from mcp.server.auth.settings import AuthSettings
+from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
+from pydantic import AnyHttpUrl
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from shared.backends.router import Router
+from shared.errors import NotFound
+from shared.gallery import Gallery
+from shared.mcp.access import Keys, owner
+from shared.mcp.server import BUDGET, create_server
+
+PATH = "/mcp"
+IMAGES = f"{PATH}/images/{{name}}"
+MAX_BODY = 2**20
+
+
+@dataclass(frozen=True)
+class HttpOptions:
+    """Who may call."""
+
+    keys: tuple[str, ...] = field(default=(), repr=False)
+    """Any of them opens the server; with none, it is open to whoever reaches it."""
+    hosts: tuple[str, ...] = ()
+    """The host names it answers to; with none given, to any."""
+    origins: tuple[str, ...] = ()
+    """Web pages from these origins may call it from a browser."""
+
+
+def mcp_app(
+    router: Router, gallery: Gallery, options: HttpOptions | None = None, budget: int = BUDGET
+) -> Starlette:
+    """An ASGI app that answers at `PATH` and `IMAGES`; it closes neither `router` nor `gallery`.
+
+    A site routes both paths to it, and enters its lifespan.
+    """
+    options = options or HttpOptions()
+    server = create_server(router, gallery, budget, **_auth(options.keys))
+    security = _security(options)
+    app = server.streamable_http_app(
+        streamable_http_path=PATH, transport_security=security, max_request_body_size=MAX_BODY
+    )
+    app.state.runner = server.jobs  # what a server stops first
+    app.state.gallery = gallery
+    app.state.keys = bool(options.keys)
+    app.state.security = TransportSecurityMiddleware(security)
+    app.router.routes.append(Route(IMAGES, _image))
+    if options.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=options.origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["Mcp-Session-Id", "WWW-Authenticate"],
+        )
+    return app
+
+
+def _auth(keys: tuple[str, ...]) -> dict[str, object]:
+    """What has the SDK ask for a key. No token is issued, so the issuer is a name and nothing else."""
+    if not keys:
+        return {}
+    settings = AuthSettings(issuer_url=AnyHttpUrl("http://localhost"), resource_server_url=None)
+    return {"token_verifier": Keys(keys), "auth": settings}
+
+
+def _security(options: HttpOptions) -> TransportSecuritySettings:
+    """Host names and origins as the SDK wants them: with any port."""
+    names = [f"[{host}]" if ":" in host else host for host in options.hosts]
+    own = [f"{scheme}://{name}:*" for name in names for scheme in ("http", "https")]
+    return TransportSecuritySettings(
+        enable_dns_rebinding_protection=bool(names),
+        allowed_hosts=[*names, *(f"{name}:*" for name in names)],
+        allowed_origins=[*own, *options.origins],
+    )
+
+
+async def _image(request: Request) -> Response:
+    """An original, to whoever may see it."""
+    state = request.app.state
+    if refusal := await state.security.validate_request(request):
+        return refusal
+    if state.keys and not get_access_token():
+        return PlainTextResponse("A key is needed.", 401, {"WWW-Authenticate": "Bearer"})
+    key = request.path_params["name"].split(".")[0]
+    try:
+        picture = await asyncio.to_thread(state.gallery.picture, key, owner())
+        data = await asyncio.to_thread(state.gallery.read, picture)
+    except NotFound as error:
+        return PlainTextResponse(str(error), 404)
+    headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, immutable"}
+    return Response(data, media_type=f"image/{picture.format}", headers=headers)

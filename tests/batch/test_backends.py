@@ -1,0 +1,63 @@
+"""A batch on real backends: a server elsewhere, and the engine with the checkpoint that ships."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shared import cli
+from shared.settings import settings
+from tests.batch.conftest import manifest, pictures
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_on_a_server_its_jobs_give_way_to_those_somebody_waits_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = subprocess.Popen(
+        [sys.executable, "-m", "shared.cli", "serve", "--backend", "fake", "--port", "0"],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "CYGNET_DATA_DIR": str(folder / "data")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert server.stdout
+        monkeypatch.setenv("CYGNET_API_URL", server.stdout.readline().strip())
+        settings.cache_clear()
+        (folder / "prompts.txt").write_text("\n".join(f"fox {number}" for number in range(20)))
+        assert cli.main(["batch", "prompts.txt", "--out", "out", "--backend", "api"]) == 0
+    finally:
+        server.terminate()
+        server.communicate()
+    assert len(pictures(folder / "out")) == 20
+    assert {line["backend"] for line in manifest(folder / "out")} == {"api"}
+    with sqlite3.connect(folder / "data/jobs.sqlite3") as jobs:
+        assert jobs.execute("SELECT count(*), min(batch) FROM jobs").fetchone() == (20, 1)
+    jobs.close()
+
+
+def test_the_engine_draws_in_a_batch_what_it_draws_alone(folder: Path) -> None:
+    (folder / "prompts.csv").write_text(
+        'prompt,seed\n"a {red fox|tulip|owl}, 3d render, on a {pink|white} background",7\n'
+    )
+    fast = ("--checkpoint", "cygnet-tiny-fast")
+    assert cli.main(["batch", "prompts.csv", "--out", "out", *fast]) == 0
+    lines = manifest(folder / "out")
+    assert len(lines) == 6
+    assert all(line["device"] == "cpu" and line["timings"]["denoising"] > 0 for line in lines)
+    prompt = lines[3]["request"]["prompt"]
+    assert cli.main(["generate", prompt, "--seed", "7", *fast, "--out", "alone.png"]) == 0
+    together, alone = (
+        np.asarray(Image.open(path).convert("RGB"), dtype=np.int16)
+        for path in (folder / "out" / lines[3]["file"], folder / "alone.png")
+    )
+    assert np.abs(together - alone).max() <= 1
