@@ -76,11 +76,17 @@ def _parsers(root: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]
                 yield from _parsers(subcommand)
 
 
+def mcp() -> str:
+    """What the benchmark of the MCP server printed last."""
+    return (ROOT / "benchmarks" / "mcp.md").read_text().strip()
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "checkpoints": checkpoints,
     "licences": licences,
     "benchmark": benchmark,
     "help": help_pages,
+    "mcp": mcp,
 }
 
 

@@ -55,7 +55,7 @@ def mcp_app(
     app = server.streamable_http_app(
         streamable_http_path=PATH, transport_security=security, max_request_body_size=MAX_BODY
     )
-    app.state.runner = server.jobs  # what a server stops first
+    app.state.jobs = server.jobs  # what a server stops first
     app.state.gallery = gallery
     app.state.keys = bool(options.keys)
     app.state.security = TransportSecurityMiddleware(security)
