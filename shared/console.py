@@ -16,7 +16,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from shared.checkpoints import CHECKPOINTS, Checkpoint, get_checkpoint
-from shared.contract import Event, GenerationRequest, GenerationResult, Queued, Step, clean_text
+from shared.contract import (
+    Event,
+    GenerationRequest,
+    GenerationResult,
+    Queued,
+    Starting,
+    Step,
+    clean_text,
+)
 from shared.errors import CygnetError
 from shared.images import Recipe
 
@@ -64,6 +72,8 @@ class LineProgress(Progress):
         super().show(event)
         if isinstance(event, Queued) and event.position:
             self.note(f"Waiting behind {event.position}")
+        if isinstance(event, Starting):
+            self.note("Starting a machine")
         if isinstance(event, Step) and _quarter(self.steps_done, self.all_steps):
             self.note(f"Step {self.steps_done} of {self.all_steps}")
 
@@ -115,6 +125,8 @@ class BarProgress(Progress):
         super().show(event)
         if isinstance(event, Queued) and event.position:
             self._bar.update(self._task, description=f"Waiting behind {event.position}")
+        elif isinstance(event, Starting):
+            self._bar.update(self._task, description="Starting a machine")
         elif isinstance(event, Step):
             self._bar.start()
             self._bar.update(
@@ -150,7 +162,8 @@ def summary(result: GenerationResult) -> str:
         if seconds >= 0.05
     ]
     spent = f": {', '.join(phases)}" if phases else ""
-    return f"{images} in {result.timings.total:.1f} s on {result.device}{spent}"
+    price = f", about ${result.cost_usd:.5f}" if result.cost_usd is not None else ""
+    return f"{images} in {result.timings.total:.1f} s on {result.device}{price}{spent}"
 
 
 def stderr() -> Console:

@@ -98,7 +98,14 @@ class GenerationRequest(_Wire):
     Outside input goes through `parse_request`, which turns every refusal into one clear error.
     """
 
-    prompt: Annotated[str, Field(strict=True, description="what to draw")]
+    prompt: Annotated[
+        str,
+        Field(
+            strict=True,
+            description=f"what to draw, in at most {MAX_PROMPT} characters",
+            json_schema_extra={"minLength": 1, "pattern": r"\S"},
+        ),
+    ]
     negative_prompt: Annotated[
         str, Field(strict=True, description="what to avoid; acts when guidance_scale is above 1")
     ] = ""
@@ -302,6 +309,12 @@ class Queued(_Wire):
     position: int
 
 
+class Starting(_Wire):
+    """No machine was there to do the work, and one is being started: minutes rather than seconds."""
+
+    type: Literal["starting"] = "starting"
+
+
 class Step(_Wire):
     """One denoising step of one image is done; `step` counts from 1 to `steps`."""
 
@@ -359,7 +372,7 @@ class Done(_Wire):
     result: GenerationResult
 
 
-Event = Annotated[Queued | Step | ImageReady | Done, Field(discriminator="type")]
+Event = Annotated[Queued | Starting | Step | ImageReady | Done, Field(discriminator="type")]
 
 
 class BackendStatus(_Wire):

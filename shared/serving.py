@@ -1,4 +1,4 @@
-"""`cygnet serve`: checks who may reach the server, opens what it needs, and runs it.
+"""`cygnet serve`: checks who may reach the server, opens what it needs, and runs the site.
 
 Without a key the server is for this machine alone: it listens there only, and answers to its names
 only, so that no web page can lead a browser to it under a name of its own.
@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI
+
 from shared.api import ApiOptions, create_api
 from shared.api.logs import JsonFormatter
 from shared.api.options import DAY
@@ -29,6 +31,7 @@ from shared.cli.parser import check_numbers
 from shared.contract import Limit
 from shared.errors import InvalidSetting
 from shared.settings import data_folder, settings
+from shared.site import create_site
 from shared.store import Store
 
 _LIMITS = {
@@ -105,13 +108,19 @@ def serve(options: ServeOptions) -> None:
     """
     backend = _backend(options)
     with listen(options.host, options.port) as listener, _folder(options) as folder:
-        store = Store(folder)
         log_to_stderr()
-        server = Server(create_api(backend, store, options.api))
+        server = Server(_app(backend, folder, options))
         if options.child:
             threading.Thread(target=_end_with_input, args=[server], daemon=True).start()
         announce(address(options.host, listener.getsockname()[1]), options.api.keys)
         asyncio.run(server.serve([listener]))
+
+
+def _app(backend: Backend, folder: Path, options: ServeOptions) -> FastAPI:
+    """The whole site; for a program of ours only what it calls."""
+    if options.child:
+        return create_api(backend, Store(folder), options.api)
+    return create_site(backend, folder, options.api)
 
 
 def _backend(options: ServeOptions) -> Backend:

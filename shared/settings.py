@@ -32,6 +32,9 @@ class Acceleration(BaseModel):
     compile: bool = False
 
 
+Snapshot = Literal["none", "cpu", "gpu"]
+
+
 def _words(keys: object) -> object:
     return keys.replace(",", " ").split() if isinstance(keys, str) else keys
 
@@ -63,6 +66,10 @@ class Settings(BaseModel):
     )
     """The Space that the backend named space generates on: OWNER/NAME, or its address."""
     hub_url: Annotated[str, Field(pattern=r"^https?://[^\s/@]+$")] = "https://huggingface.co"
+    modal_gpu: Annotated[tuple[str, ...], BeforeValidator(_words)] = ("L40S", "A100-80GB")
+    """What `modal_app.py` asks Modal for, the best first; with cygnet-tiny it asks for none."""
+    modal_snapshot: Snapshot = "cpu"
+    """What of a started machine `modal_app.py` has Modal keep, to start the next one from."""
 
 
 VARIABLES = {
@@ -78,6 +85,8 @@ VARIABLES = {
     "CYGNET_API_URL": ("api_url",),
     "CYGNET_API_KEY": ("api_keys",),
     "CYGNET_MODAL_URL": ("modal_url",),
+    "CYGNET_MODAL_GPU": ("modal_gpu",),
+    "CYGNET_MODAL_SNAPSHOT": ("modal_snapshot",),
     "CYGNET_SPACE": ("space",),
     "HF_ENDPOINT": ("hub_url",),
 }

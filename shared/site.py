@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 from fastapi import FastAPI
 
 from shared.api import ApiOptions, create_api
 from shared.backends import Backend
+from shared.gallery import Gallery
 from shared.store import Store
 
 
-def create_site(backend: Backend, store: Store, options: ApiOptions | None = None) -> FastAPI:
-    """An ASGI app with everything that a browser and a client ask for; it closes what it is given."""
-    options = options or ApiOptions()
-    site = create_api(backend, store, options)
-    if importlib.util.find_spec("gradio"):
-        from space.page import mount_page
+def create_site(backend: Backend, folder: Path, options: ApiOptions | None = None) -> FastAPI:
+    """An ASGI app with everything that a browser and a client ask for; it closes the backend.
 
-        mount_page(site, backend, options)
+    Its jobs and the pictures of its page are kept in `folder`. Raises what a folder may raise.
+    """
+    options = options or ApiOptions()
+    site = create_api(backend, Store(folder), options)
+    if importlib.util.find_spec("gradio"):
+        from space.page.mounting import mount_page
+
+        mount_page(site, backend, Gallery(folder / "gallery", options.keep_bytes), options)
     return site

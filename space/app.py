@@ -8,15 +8,13 @@ from starlette.routing import Mount
 
 from shared.api import ApiOptions
 from shared.backends import find_backend
-from shared.serving import data_folder
-from shared.settings import settings
+from shared.settings import data_folder, settings
 from shared.site import create_site
-from shared.store import Store
 
 
 def main() -> None:
     backend = find_backend(settings().backend, previews=True)()
-    launch(create_site(backend, Store(data_folder()), ApiOptions(warm_up=True)))
+    launch(create_site(backend, data_folder(), ApiOptions(warm_up=True)))
 
 
 def launch(site: FastAPI) -> None:

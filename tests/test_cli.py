@@ -490,7 +490,7 @@ def test_ctrl_c_before_the_first_step_is_one_line_too(
     def interrupted(name: str) -> Callable[[], None]:
         return lambda: signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(cli.generate, "find_backend", interrupted)
+    monkeypatch.setattr("shared.cli.generate.find_backend", interrupted)
     assert run("generate", "fox", "--quiet") == 1
     assert error_line(capsys).startswith("error[cancelled]: Stopped. No image was saved.")
 

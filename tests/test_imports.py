@@ -35,7 +35,7 @@ FLOORS = (
     ("shared.images", "shared.files"),
     ("shared.contract",),
     ("shared.checkpoints",),
-    ("shared.errors", "shared.settings", "shared"),
+    ("shared.errors", "shared.prices", "shared.settings", "shared"),
 )
 ONLY_FROM = {
     "torch": ("shared.engine",),
@@ -45,7 +45,7 @@ ONLY_FROM = {
     "huggingface_hub": ("shared.console", "shared.engine", "shared.mirror"),
     "gradio": ("space",),
     "modal": ("modal_app", "shared.backends"),
-    "fastapi": ("shared.api", "shared.site", "space"),
+    "fastapi": ("shared.api", "shared.serving", "shared.site", "space"),
     "starlette": ("shared.api", "shared.mcp", "space"),
     "uvicorn": ("shared.api",),
     "mcp": ("mcp_client_server", "shared.mcp"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ import httpx
 import pytest
 
 from shared import cli
+from shared.backends.api_client import ApiBackend
+from shared.contract import Done, Event, ImageReady, parse_request
 from shared.images import read_recipe
 from shared.settings import settings
 
@@ -123,6 +127,38 @@ def test_after_a_kill_finished_images_are_whole_and_all_other_work_is_done(start
                 found = http.get(image["url"]).content
                 assert read_recipe(found).fields["seed"] == 7 + image["index"]
     assert stop(server)[0] == 0
+
+
+def test_a_client_that_is_reading_when_the_server_is_killed_gets_every_event_once(
+    start: Start,
+) -> None:
+    killed = start(STUCK)
+    with client(killed) as http:
+        port = str(http.base_url.port)
+        url = f"http://127.0.0.1:{port}"
+
+        async def read() -> list[Event]:
+            backend = ApiBackend(url, wait=lambda attempt, asked: 0.2 * attempt)
+            seen: list[Event] = []
+            wanted = {"prompt": "a fox", "steps": 2, "num_images": 2, "seed": 7}
+            async with aclosing(backend.generate(parse_request(wanted))) as events:
+                async for event in events:
+                    seen.append(event)
+                    if isinstance(event, ImageReady) and event.index == 0:
+                        await asyncio.to_thread(restart)
+            await backend.aclose()
+            return seen
+
+        def restart() -> None:
+            killed.kill()
+            killed.wait()
+            with client(start(options=("--port", port))):
+                pass
+
+        seen = asyncio.run(read())
+    images = [event for event in seen if isinstance(event, ImageReady)]
+    assert [read_recipe(image.image).fields["seed"] for image in images] == [7, 8]
+    assert isinstance(seen[-1], Done)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

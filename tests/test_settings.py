@@ -32,6 +32,9 @@ def test_every_variable_sets_its_field() -> None:
             "CYGNET_API_KEY": "one-key, another-key",
             "CYGNET_SPACE": "swan/cygnet",
             "HF_ENDPOINT": "https://hub.example",
+            "CYGNET_MODAL_URL": "https://swan--cygnet.modal.run",
+            "CYGNET_MODAL_GPU": "H100,L40S",
+            "CYGNET_MODAL_SNAPSHOT": "gpu",
         }
     )
     assert read.data_dir == Path("/data")
@@ -39,6 +42,8 @@ def test_every_variable_sets_its_field() -> None:
     assert [key.get_secret_value() for key in read.api_keys] == ["one-key", "another-key"]
     assert (read.space, read.hub_url) == ("swan/cygnet", "https://hub.example")
     assert "one-key" not in repr(read)
+    assert read.modal_url == "https://swan--cygnet.modal.run"
+    assert (read.modal_gpu, read.modal_snapshot) == (("H100", "L40S"), "gpu")
     assert read.checkpoint == "wan2.1-14b"
     assert read.acceleration.model_dump() == {
         "device": "cpu",
@@ -60,6 +65,7 @@ def test_every_variable_sets_its_field() -> None:
         ("CYGNET_SPACE", "swan"),
         ("CYGNET_SPACE", "https://user:password@swan.example"),
         ("HF_ENDPOINT", "hub.example"),
+        ("CYGNET_MODAL_SNAPSHOT", "tpu"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused_with_its_variable(

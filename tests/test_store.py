@@ -15,6 +15,7 @@ from shared.backends.fake import FakeBackend
 from shared.contract import Done, Event, GenerationRequest, ImageReady, Queued, Step, parse_request
 from shared.errors import Cancelled, DataUnusable, DiskFull, InvalidCall, NotFound, QueueFull
 from shared.store import Store, Terms
+from shared.store.database import _SCHEMA_1
 from shared.store.store import MAX_ATTEMPTS
 
 REQUEST = parse_request({"prompt": "a fox", "seed": 7, "steps": 2, "num_images": 2})
@@ -122,6 +123,37 @@ def test_jobs_are_taken_in_the_order_they_came(store: Store) -> None:
     waiting = [store.add(REQUEST).id for _ in range(3)]
     taken = [store.take() for _ in range(4)]
     assert [job.id if job else None for job in taken] == [*waiting, None]
+
+
+def test_batch_jobs_are_taken_apart_from_the_others(store: Store) -> None:
+    batch, interactive, later = [
+        store.add(REQUEST, terms=Terms(batch=batch)) for batch in (True, False, True)
+    ]
+    assert [store.ahead(job) for job in (batch, interactive, later)] == [0, 0, 2]
+    assert [job.id if (job := store.take(batch=b)) else None for b in (False, False, True)] == [
+        interactive.id,
+        None,
+        batch.id,
+    ]
+
+
+def test_a_webhook_is_due_when_its_job_has_ended_and_not_before(
+    open_store: Callable[[], Store], clock: Clock
+) -> None:
+    store = open_store()
+    job = store.add(REQUEST, terms=Terms(webhook="https://hook.example/")).id
+    run(store)
+    assert (store.deliveries.due(9), store.deliveries.wait()) == ([], None)
+    store.fail(job, Cancelled("Stopped.", ""))
+    [delivery] = store.deliveries.due(9)
+    assert (delivery.job, delivery.url, delivery.attempts) == (job, "https://hook.example/", 0)
+    store.deliveries.put_off(job, 60)
+    store = open_store()
+    assert (store.deliveries.due(9), store.deliveries.wait()) == ([], 60)
+    clock.time += 60
+    assert [delivery.attempts for delivery in store.deliveries.due(9)] == [1]
+    store.deliveries.remove(job)
+    assert store.deliveries.wait() is None
 
 
 def test_past_its_bound_the_queue_refuses_and_says_how_long_it_is(store: Store) -> None:
@@ -247,7 +279,36 @@ def test_a_folder_belongs_to_one_process(store: Store, tmp_path: Path) -> None:
         Store(tmp_path / "data")
 
 
-def test_a_folder_of_another_version_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_of_the_version_before_is_brought_up_with_all_that_is_in_it(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "data").mkdir()
+    db = sqlite3.connect(tmp_path / "data" / "jobs.sqlite3")
+    db.executescript(_SCHEMA_1)
+    wanted = REQUEST.model_dump_json()
+    for job, status, finished in (("a" * 32, "succeeded", 7.0), ("b" * 32, "queued", None)):
+        db.execute(
+            "INSERT INTO jobs (id, owner, status, request, fingerprint, created, finished)"
+            " VALUES (?, '', ?, ?, '', 1, ?)",
+            (job, status, wanted, finished),
+        )
+    db.execute("PRAGMA user_version = 1")
+    db.commit()
+    db.close()
+    for _ in range(2):  # the second time there is nothing to do
+        store = Store(tmp_path / "data")
+        assert [(job.id[0], job.batch, job.webhook) for job in store.jobs("")] == [
+            ("b", False, None),
+            ("a", False, None),
+        ]
+        store.close()
+    store = Store(tmp_path / "data")
+    taken = store.take()
+    assert taken and taken.id == "b" * 32
+    store.close()
+
+
+def test_a_folder_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     db = sqlite3.connect(tmp_path / "data" / "jobs.sqlite3")
     db.execute("PRAGMA user_version = 99")

@@ -20,6 +20,7 @@ from shared.api.rate_limit import RateLimit
 from shared.api.request_log import RequestLog
 from shared.api.runner import Runner
 from shared.backends import Backend
+from shared.errors import BackendUnavailable
 from shared.store import Store
 
 _REQUEST_HEADERS = [
@@ -56,6 +57,7 @@ def create_app(jobs: JobService, options: ApiOptions, metrics: Metrics | None = 
     app.state.options = options
     app.state.metrics = metrics
     app.state.rate_limit = RateLimit(options.requests_per_minute)
+    app.state.on_stop = []  # what ends the streams of those who share this app
     for router in (openai.router, job_routes.router, images.router, service.router):
         app.include_router(router)
     add_handlers(app)
@@ -69,6 +71,19 @@ def create_app(jobs: JobService, options: ApiOptions, metrics: Metrics | None = 
             expose_headers=["Location", "Retry-After", "X-Request-Id"],
         )
     app.add_middleware(RequestLog, metrics)
+    return app
+
+
+def create_refusal(message: str, next_step: str) -> FastAPI:
+    """An ASGI app in the place of one that may not serve: it says why, to every call."""
+    app = FastAPI(openapi_url=None)
+
+    @app.api_route("/{path:path}", methods=["GET", "POST", "DELETE"])
+    async def refuse(path: str) -> None:
+        raise BackendUnavailable(message, next_step)
+
+    add_handlers(app)
+    app.add_middleware(RequestLog, Metrics())
     return app
 
 

@@ -14,6 +14,7 @@ from shared.api import sse
 from shared.api.job_service import JobService
 from shared.api.problems import documented, told
 from shared.api.request_log import log_accepted
+from shared.api.schemas import json_body
 from shared.api.security import Jobs, LimitedOwner, Owner, fingerprint, read_json
 from shared.api.views import JobList, JobView, job_view
 from shared.contract import GenerationRequest, parse_request
@@ -30,22 +31,14 @@ _BATCH = re.compile(r"(^|,)\s*u=[5-7]\s*($|[,;])")
 """RFC 9218: an urgency below that of what is shown to somebody, which is 3 by default."""
 
 
-def _body_schema() -> dict[str, Any]:
-    schema = GenerationRequest.model_json_schema()
-    schema["properties"]["webhook"] = {
-        "type": ["string", "null"],
-        "maxLength": LONGEST_URL,
-        "description": "an https:// address to tell when the job has ended, signed with your key",
-    }
-    return schema
-
-
-_REQUEST_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": _body_schema()}},
-    }
+_WEBHOOK = {
+    "type": "string",
+    "maxLength": LONGEST_URL,
+    "description": "an https:// address to tell when the job has ended, signed with your key",
 }
+_REQUEST_BODY = json_body(
+    GenerationRequest.model_json_schema()["properties"] | {"webhook": _WEBHOOK}
+)
 _LOCATION = {"headers": {"Location": {"schema": {"type": "string"}}}}
 
 

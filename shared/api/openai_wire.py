@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StrictBool, StrictInt, ValidationError
 
+from shared.api.schemas import json_body
 from shared.contract import GenerationRequest, parse_request
 from shared.errors import InvalidRequest
 from shared.images import recompress
@@ -38,17 +39,14 @@ class _Options(BaseModel):
     safety_identifier: Any = Field(default=None, description="accepted, and not kept")
 
 
-def _schema() -> dict[str, Any]:
+def _properties() -> dict[str, Any]:
     ours = GenerationRequest.model_json_schema()["properties"]
     theirs = {name: ours[field] for name, field in _RENAMED.items()}
     kept = {name: ours[name] for name in (*_OURS, "output_format")}
-    options = _Options.model_json_schema()["properties"]
-    return {"type": "object", "required": ["prompt"], "properties": kept | theirs | options}
+    return kept | theirs | _Options.model_json_schema()["properties"]
 
 
-REQUEST_BODY: dict[str, Any] = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": _schema()}}}
-}
+REQUEST_BODY = json_body(_properties())
 
 
 @dataclass(frozen=True)

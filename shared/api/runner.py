@@ -164,7 +164,9 @@ class Runner:
             while True:
                 change = self._changes.setdefault(job, asyncio.Event())
                 over = self._stopped or self.store.job(job).ended  # before its last events are read
-                batch = await asyncio.to_thread(self.store.events, job, after)
+                batch = self.store.events(job, after, files=False)
+                if any(event.type == "image" for event in batch):  # large, and to be read
+                    batch = await asyncio.to_thread(self.store.events, job, after)
                 for event in batch:
                     after = event.id
                     yield event

@@ -76,6 +76,14 @@ def _api(config: BackendConfig, how: Opening) -> Backend:
     )
 
 
+def _modal(config: BackendConfig, how: Opening) -> Backend:
+    from shared.backends.modal.client import ModalBackend
+
+    return ModalBackend(
+        config.required_address, config.key, fail_fast=how.fail_fast, priority=how.priority
+    )
+
+
 def _space(config: BackendConfig, how: Opening) -> Backend:
     from shared.backends.space_client import SpaceBackend
 
@@ -88,6 +96,7 @@ def _space(config: BackendConfig, how: Opening) -> Backend:
 _OPENERS: dict[Kind, Callable[[BackendConfig, Opening], Backend]] = {
     "local": _local,
     "api": _api,
+    "modal": _modal,
     "space": _space,
     "fake": _fake,
 }

@@ -56,15 +56,16 @@ class ApiBackend:
     """
 
     name = "api"
+    timeout = TIMEOUT
 
     def __init__(
         self,
         url: str,
         key: str = "",
-        priority: int | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         wait: Callable[[int, float | None], float] = wait_before,
         fail_fast: bool = False,
+        priority: int | None = None,
     ) -> None:
         self._wait = wait
         self._fail_fast = fail_fast
@@ -72,7 +73,7 @@ class ApiBackend:
         self._client = httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=TIMEOUT,
+            timeout=self.timeout,
             transport=transport,
             follow_redirects=True,  # some hosts answer 303 while a call still waits
         )

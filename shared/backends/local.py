@@ -40,6 +40,12 @@ class LocalBackend:
         self._previews = previews
         self._engines: OrderedDict[Checkpoint, Engine] = OrderedDict()
 
+    def adopt(self, model: Model) -> None:
+        """Serve a checkpoint that is loaded already."""
+        from shared.engine.thread import Engine
+
+        self._engines[model.checkpoint] = Engine(lambda: model, self._previews, self.name)
+
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """The events of one generation; closing the iterator stops it before its next step."""
         submitted = time.perf_counter()  # the time to import torch counts as loading
@@ -66,8 +72,8 @@ class LocalBackend:
 
     async def status(self) -> BackendStatus:
         """Warm once a checkpoint is loaded. Imports nothing."""
-        healthy = importlib.util.find_spec("torch") is not None
         held = [engine.memory_bytes or 0 for engine in self._engines.values()]
+        healthy = importlib.util.find_spec("torch") is not None
         return BackendStatus(
             name=self.name,
             healthy=healthy,

@@ -57,6 +57,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
+def device_name(device: torch.device) -> str:
+    """What the device calls itself, such as "NVIDIA L40S"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def total_memory(device: torch.device) -> float:
     """GiB of the device, used or not."""
     if device.type == "cuda":

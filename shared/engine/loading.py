@@ -7,6 +7,7 @@ setting that the device cannot do is an error here, never a silent no-op.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import threading
@@ -94,22 +95,37 @@ def load(checkpoint: Checkpoint, acceleration: Acceleration) -> Model:
     machine cannot do, `CheckpointMissing` and `CheckpointCorrupt` for weights that are not there or
     unreadable.
     """
-    # A bar for each file of weights would tear up the one bar that counts steps.
-    transformers.utils.logging.disable_progress_bar()
-    diffusers.utils.logging.disable_progress_bar()
     device = choose_device(acceleration.device)
     dtype = choose_dtype(acceleration.dtype, device)
     check_quantisation(acceleration, device)
     if acceleration.quantisation == "none":
         check_memory(checkpoint, device, dtype)
+    return place(read(checkpoint, acceleration, device.type), device, acceleration)
+
+
+def fetch(checkpoint: Checkpoint) -> str | None:
+    """Bring a checkpoint's files into the Hub's cache, those that are not there; their revision."""
+    source = _Source(checkpoint)
+    if checkpoint.lora:
+        source.lora(checkpoint.lora)
+    return source.revision
+
+
+def read(checkpoint: Checkpoint, acceleration: Acceleration, device_type: str) -> Model:
+    """A checkpoint's weights in the machine's memory, in the numbers that suit a type of device.
+
+    Looks for no GPU: it may come later.
+    """
+    dtype = choose_dtype(acceleration.dtype, torch.device(device_type))
+    # A bar for each file of weights would tear up the one bar that counts steps.
+    transformers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.disable_progress_bar()
     source = _Source(checkpoint)
     with _ONE_AT_A_TIME:
-        return _read(source, acceleration, device, dtype)
+        return _read(source, dtype)
 
 
-def _read(
-    source: _Source, acceleration: Acceleration, device: torch.device, dtype: torch.dtype
-) -> Model:
+def _read(source: _Source, dtype: torch.dtype) -> Model:
     checkpoint = source.checkpoint
     index = source.json("model_index.json")
     tokenizer = source.read("tokenizer", transformers.AutoTokenizer, trust_remote_code=False)
@@ -119,24 +135,39 @@ def _read(
     source.check_fit(transformer, vae, text_encoder)
     if checkpoint.lora:
         _fuse_lora(transformer, source, checkpoint.lora)
-    quantise(transformer, acceleration, device)
     for part in (transformer, text_encoder, vae):
-        part.to(device).eval().requires_grad_(False)
-    preview = source.preview() or fit_preview(vae)
+        part.eval().requires_grad_(False)
     denoising.prepare(transformer)
-    choose_kernels(transformer, acceleration)
-    model = Model(
+    preview = source.preview() or fit_preview(vae)
+    return Model(
         checkpoint=checkpoint,
         prompts=PromptEncoder(tokenizer, text_encoder, transformer),
         transformer=transformer,
-        frames=FrameDecoder(vae).to(device),
-        preview=PreviewMap(preview.weight.to(device), preview.bias.to(device)),
+        frames=FrameDecoder(vae),
+        preview=preview,
         scheduler_config=source.json("scheduler/scheduler_config.json"),
         revision=source.revision,
+        device=torch.device("cpu"),
+    )
+
+
+def place(model: Model, device: torch.device, acceleration: Acceleration) -> Model:
+    """The model on a device, with the kernels asked for. Its parts move; `model` is used up."""
+    quantise(model.transformer, acceleration, device)
+    prompts = model.prompts
+    parts: list[torch.nn.Module] = [model.transformer, prompts.text_encoder, model.frames]
+    for part in parts:
+        part.to(device)
+    choose_kernels(model.transformer, acceleration)
+    placed = dataclasses.replace(
+        model,
+        # A new one: embeddings that the old one keeps would stay where they are.
+        prompts=PromptEncoder(prompts.tokenizer, prompts.text_encoder, model.transformer),
+        preview=PreviewMap(model.preview.weight.to(device), model.preview.bias.to(device)),
         device=device,
     )
-    warm_up(model, acceleration)
-    return model
+    warm_up(placed, acceleration)
+    return placed
 
 
 class _Source:

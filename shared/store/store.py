@@ -234,20 +234,23 @@ class Store:
 
     # What is read
 
-    def events(self, job: str, after: int = 0, limit: int = 32) -> list[StoredEvent]:
-        """At most `limit` events of a job, those with an id above `after`, as they were sent."""
+    def events(
+        self, job: str, after: int = 0, limit: int = 32, *, files: bool = True
+    ) -> list[StoredEvent]:
+        """At most `limit` events of a job, those with an id above `after`, as they were sent;
+        without `files`, the images are left out of theirs."""
         with self._db.reading() as db:
             rows = db.execute(
                 "SELECT * FROM events WHERE job = ? AND id > ? ORDER BY id LIMIT ?",
                 (job, after, limit),
             ).fetchall()
-        return [StoredEvent(row["id"], row["type"], self._event_data(row)) for row in rows]
+        return [StoredEvent(row["id"], row["type"], self._event_data(row, files)) for row in rows]
 
-    def _event_data(self, row: sqlite3.Row) -> dict[str, Any]:
+    def _event_data(self, row: sqlite3.Row, files: bool) -> dict[str, Any]:
         data: dict[str, Any] = json.loads(row["data"])
         if row["type"] == "step":
             data["preview"] = _base64(row["preview"]) if row["preview"] else None
-        elif row["type"] == "image":
+        elif row["type"] == "image" and files:
             data["image"] = _base64(self.read_image(self.image(f"{row['job']}-{row['image']}")))
         return data
 

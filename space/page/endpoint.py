@@ -15,27 +15,23 @@ from typing import Any
 
 import gradio as gr
 from gradio.data_classes import FileData
-from gradio.processing_utils import save_bytes_to_cache
-from gradio.utils import get_upload_folder
 from pydantic.fields import FieldInfo
 
-from shared.backends import Backend
 from shared.contract import Event, GenerationRequest, ImageReady, parse_request
 from shared.errors import CygnetError
-from shared.images import SUFFIXES
-from shared.outputs import slug
+from space.page.workshop import Workshop
 
 
-def add_endpoint(page: gr.Blocks, backend: Backend, concurrency: int) -> None:
+def add_endpoint(page: gr.Blocks, workshop: Workshop, concurrency: int) -> None:
     """Add `/generate` to the page that is being built."""
 
     async def generate(*values: Any) -> AsyncGenerator[dict[str, Any], None]:
         given = dict(zip(GenerationRequest.model_fields, values, strict=True))
         try:
             request = parse_request(given)
-            async with aclosing(backend.generate(request)) as events:
+            async with aclosing(workshop.events(request)) as events:
                 async for event in events:
-                    yield event_json(event, request)
+                    yield event_json(workshop, event, request)
         except CygnetError as error:
             raise gradio_error(error) from None
 
@@ -55,20 +51,13 @@ def add_endpoint(page: gr.Blocks, backend: Backend, concurrency: int) -> None:
         vars(shown)["_api_info"]["additional_description"] = field.description
 
 
-def event_json(event: Event, request: GenerationRequest) -> dict[str, Any]:
+def event_json(workshop: Workshop, event: Event, request: GenerationRequest) -> dict[str, Any]:
     """The event as JSON, its image as a file that Gradio serves byte for byte."""
     if not isinstance(event, ImageReady):
         return event.model_dump(mode="json")
-    return event.model_dump(mode="json", exclude={"image"}) | {
-        "image": file_json(event.image, request.for_image(event.index))
-    }
-
-
-def file_json(image: bytes, request: GenerationRequest) -> dict[str, Any]:
-    """An encoded image as a file of Gradio's, named after its prompt and seed."""
-    name = f"{slug(request.prompt)}-{request.seed}{SUFFIXES[request.output_format]}"
-    path = save_bytes_to_cache(image, name, get_upload_folder())
-    return FileData(path=path, orig_name=Path(path).name).model_dump()
+    path = workshop.file(event.image, request.for_image(event.index))
+    file = FileData(path=path, orig_name=Path(path).name)
+    return event.model_dump(mode="json", exclude={"image"}) | {"image": file.model_dump()}
 
 
 def gradio_error(error: CygnetError) -> gr.Error:

@@ -1,18 +1,45 @@
-"""Puts the page into an app, at its root."""
+"""Puts the page into an app, at its root, behind its guard."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import gradio as gr
 from fastapi import FastAPI
+from starlette.routing import Mount
 
 from shared.api import ApiOptions
 from shared.backends import Backend
+from shared.gallery import Gallery
+from shared.images import MAX_FILE_BYTES
+from space.page import examples
+from space.page.guard import Guard
 from space.page.layout import create_page
+from space.page.theme import STYLE, CygnetTheme
+from space.page.workshop import Workshop
+
+HEAD = Path(__file__).parent / "head.html"
 
 
-def mount_page(app: FastAPI, backend: Backend, options: ApiOptions) -> None:
+def mount_page(app: FastAPI, backend: Backend, gallery: Gallery, options: ApiOptions) -> None:
     """Serve the page at `/`, behind the routes that `app` has already."""
-    page = create_page(backend, options.concurrency, options.max_queued)
+    page = create_page(Workshop(backend, gallery), options.concurrency, options.max_queued)
     gr.mount_gradio_app(
-        app, page, path="/", footer_links=[], run_history=False, ssr_mode=False, show_error=True
+        app,
+        page,
+        path="/",
+        theme=CygnetTheme(),
+        css_paths=[STYLE],
+        head_paths=[HEAD],
+        allowed_paths=[str(examples.FOLDER)],
+        max_file_size=MAX_FILE_BYTES,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        show_error=True,
     )
+    mount = app.routes[-1]
+    assert isinstance(mount, Mount)
+    guard = Guard(mount.app, options)
+    mount.app = guard
+    app.state.on_stop.append(guard.stop)

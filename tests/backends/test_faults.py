@@ -304,7 +304,7 @@ async def test_a_redirect_to_another_host_does_not_take_the_key_along() -> None:
         return httpx.Response(303, headers={"Location": "http://evil.example/v1/jobs"})
 
     backend = ApiBackend(
-        "http://studio.example", KEY, httpx.MockTransport(network), wait=lambda *_: 0
+        "http://studio.example", KEY, transport=httpx.MockTransport(network), wait=lambda *_: 0
     )
     with pytest.raises(BackendUnavailable):
         await collect(backend.generate(REQUEST))

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from shared.checkpoints import Checkpoint, Lora, add_folder, get_checkpoint
 from shared.contract import GenerationRequest
-from shared.engine import loading
+from shared.engine import denoising, loading
 from shared.engine.loading import Model, load
 from shared.errors import (
     CheckpointCorrupt,
@@ -353,15 +353,17 @@ def test_two_checkpoints_are_never_read_at_once(
 ) -> None:
     both_read = threading.Barrier(2, timeout=1)
     met: list[bool] = []
+    prepare = denoising.prepare
 
-    def quantise(*_: object) -> None:
+    def meet(transformer: WanTransformer3DModel) -> None:
         try:
             both_read.wait()
             met.append(True)
         except threading.BrokenBarrierError:
             met.append(False)
+        prepare(transformer)
 
-    monkeypatch.setattr(loading, "quantise", quantise)
+    monkeypatch.setattr(denoising, "prepare", meet)
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda _: load(small, CPU), range(2)))
     assert met == [False, False]

@@ -21,7 +21,6 @@ from shared.backends import Backend
 from shared.backends.fake import FakeBackend
 from shared.contract import Event, GenerationRequest, Step
 from shared.site import create_site
-from shared.store import Store
 
 
 class HeldBackend(FakeBackend):
@@ -61,7 +60,7 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
         running: queue.SimpleQueue[Server] = queue.SimpleQueue()
 
         async def serve_site(listener: socket.socket) -> None:  # Gradio wants to be made in a loop
-            site = create_site(backend, Store(tmp_path / "data"), ApiOptions(**options))
+            site = create_site(backend, tmp_path / "data", ApiOptions(**options))
             server = Server(site)
             running.put(server)
             await server._serve([listener])

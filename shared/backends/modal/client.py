@@ -1,0 +1,41 @@
+"""The deployment of `modal_app.py` as a backend: its HTTP API, with patience for cold starts.
+
+A deployment that nobody has used for a while has no machine. Its web door starts in seconds; the
+machine that draws may take a minute or more, during which the stream says `starting` and stays open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import httpx
+
+from shared.backends.api_client import ApiBackend
+from shared.contract import Event, GenerationRequest
+from shared.errors import BackendUnavailable, Unauthorised
+
+TIMEOUT = httpx.Timeout(connect=30, read=170, write=30, pool=10)
+"""Modal answers within 150 s: with 303 and a new address where the work itself takes longer."""
+
+
+class ModalBackend(ApiBackend):
+    """Generates on the deployment at `url`, with one of its keys."""
+
+    name = "modal"
+    timeout = TIMEOUT
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        try:
+            async with aclosing(super().generate(request)) as events:
+                async for event in events:
+                    yield event
+        except BackendUnavailable as error:
+            error.next_step = (
+                "Check CYGNET_MODAL_URL; modal app list shows whether it is deployed, "
+                "modal app logs cygnet what it says."
+            )
+            raise
+        except Unauthorised as error:
+            error.next_step = "Set CYGNET_MODAL_KEY to the key in its secret, cygnet."
+            raise

@@ -1,0 +1,110 @@
+"""The history: the visitor's own pictures in the gallery, found by their words."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from shared.contract import GenerationRequest, parse_request
+from shared.errors import CygnetError
+from shared.gallery import Picture
+from shared.images import thumbnail
+from space.page import stage
+from space.page.markup import Shown, error_notice, notice, pressed, thumbnails
+from space.page.visitor import owner_of
+from space.page.workshop import Workshop
+
+PAGE = 48
+STRIP = 12
+_SIDE = 256  # pixels of a thumbnail
+
+
+class History:
+    """The handlers of one gallery."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self._workshop = workshop
+        self._gallery = workshop.gallery
+        self._small: dict[str, str] = {}
+
+    async def strip(self, browser: gr.Request, token: str) -> str:
+        """The newest pictures, for the row under the stage."""
+        return await asyncio.to_thread(self._strip, owner_of(browser, token))
+
+    async def search(
+        self, browser: gr.Request, token: str, text: str, limit: int
+    ) -> tuple[str, gr.Button]:
+        """The pictures that have every word of `text`, and whether there may be more."""
+        return await asyncio.to_thread(self._search, owner_of(browser, token), text, limit)
+
+    async def show(self, browser: gr.Request, token: str, event: gr.EventData) -> tuple[Any, Any]:
+        """The stage with the picture that was pressed, and a notice."""
+        try:
+            owner = owner_of(browser, token)
+            shown, note = await asyncio.to_thread(self._shown, pressed(event, "key"), owner)
+        except CygnetError as error:
+            return gr.skip(), error_notice(error)
+        return stage.show(shown, note), ""
+
+    async def remove(self, browser: gr.Request, token: str, event: gr.EventData) -> tuple[Any, Any]:
+        """An empty stage once the picture is gone, and a notice."""
+        try:
+            owner = owner_of(browser, token)
+            await asyncio.to_thread(self._gallery.remove, pressed(event, "key"), owner)
+        except CygnetError as error:
+            return gr.skip(), error_notice(error)
+        return stage.EMPTY, notice("The picture was removed from the history.")
+
+    def _strip(self, owner: str) -> str:
+        try:
+            found = thumbnails(self._thumbnails(owner, "", STRIP))
+        except CygnetError as error:
+            return error_notice(error)
+        return f'<h2>Earlier</h2><div class="strip">{found}</div>' if found else ""
+
+    def _search(self, owner: str, text: str, limit: int) -> tuple[str, gr.Button]:
+        try:
+            found = self._thumbnails(owner, text, limit)
+        except CygnetError as error:
+            return error_notice(error), gr.Button(visible=False)
+        if not found:
+            none = "No picture has all these words." if text.strip() else "No pictures yet."
+            return f'<p class="none" role="status">{none}</p>', gr.Button(visible=False)
+        wall = f'<div class="wall">{thumbnails(found)}</div>'
+        return wall, gr.Button(visible=len(found) == limit)
+
+    def _thumbnails(self, owner: str, text: str, limit: int) -> list[tuple[Shown, str]]:
+        found = []
+        for picture in self._gallery.search(text, owner=owner, limit=limit):
+            try:
+                shown = Shown(parse_request(picture.request), "", picture.id)
+                found.append((shown, self._thumbnail(picture, shown.request)))
+            except CygnetError:  # its file was deleted, or its checkpoint is no longer known
+                continue
+        return found
+
+    def _thumbnail(self, picture: Picture, request: GenerationRequest) -> str:
+        """The file of a small picture, made once and again when Gradio has deleted it."""
+        file = self._small.get(picture.id)
+        if file is None or not Path(file).exists():
+            small = thumbnail(self._gallery.read(picture), _SIDE)
+            jpeg = request.model_copy(update={"output_format": "jpeg"})
+            file = self._small[picture.id] = self._workshop.file(small, jpeg)
+        return file
+
+    def _shown(self, key: str, owner: str) -> tuple[Shown, str]:
+        picture = self._gallery.picture(key, owner)
+        request = parse_request(picture.request)
+        file = self._workshop.file(self._gallery.read(picture), request)
+        return Shown(request, file, picture.id), _note(picture)
+
+
+def _note(picture: Picture) -> str:
+    made = datetime.datetime.fromtimestamp(picture.created, datetime.UTC)
+    by = f" by {picture.backend} on {picture.device}" if picture.backend else ""
+    spent = f" in {picture.seconds:.1f} s" if picture.seconds is not None else ""
+    return f"Made{by}{spent}, {made:%Y-%m-%d %H:%M} UTC."

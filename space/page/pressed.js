@@ -1,0 +1,16 @@
+// What is pressed in our own HTML becomes an event of Gradio's: 'use', 'seed', 'vary', 'show', 'remove', 'example'.
+element.addEventListener('click', async (event) => {
+  const pressed = event.target.closest('[data-act]');
+  if (!pressed) return;
+  event.preventDefault();
+  const act = pressed.dataset.act;
+  if (act === 'shade') {
+    localStorage.setItem('cygnet-shade', document.body.classList.toggle('dark') ? 'dark' : 'light');
+  } else if (act === 'link') {
+    await navigator.clipboard.writeText(pressed.href);
+    pressed.textContent = 'Copied';
+  } else {
+    const {request, key} = {...pressed.closest('[data-request]')?.dataset, ...pressed.dataset};
+    trigger(act, {request, key});
+  }
+});

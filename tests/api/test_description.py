@@ -1,0 +1,77 @@
+"""The OpenAPI document held against the server, by calls made from it: those it allows, and others."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import httpx
+import hypothesis
+import pytest
+import schemathesis
+from hypothesis import HealthCheck
+from schemathesis.checks import positive_data_acceptance
+from schemathesis.core.result import Ok
+from schemathesis.generation import GenerationMode
+
+from shared.api import ApiOptions, create_api
+from shared.api.server import Server, listen
+from shared.backends.fake import FakeBackend
+from shared.store import Store
+
+# To find text that breaks a schema, schemathesis draws much that does not.
+HARMLESS = [HealthCheck.filter_too_much, HealthCheck.too_slow, HealthCheck.data_too_large]
+
+KEY = "a-key-of-the-tests"
+AUTHORIZATION = {"Authorization": f"Bearer {KEY}"}
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server with a key, in a thread of its own: schemathesis calls are not asynchronous."""
+    store = Store(tmp_path_factory.mktemp("data"))
+    server = Server(create_api(FakeBackend(), store, ApiOptions(keys=(KEY,), max_queued=10_000)))
+    with listen("127.0.0.1", 0) as listener:
+        serving = server._serve([listener])  # `serve` takes signals, which a thread gets none of
+        thread = threading.Thread(target=asyncio.run, args=[serving])
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(timeout=60)
+
+
+@pytest.fixture(scope="module", params=["ids of nothing", "ids of a job and its image"])
+def operations(url: str, request: pytest.FixtureRequest) -> list[schemathesis.APIOperation]:
+    """What the document describes, and perhaps ids that exist."""
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    schema.config.generation.allow_extra_parameters = False  # they are ignored, as HTTP has it
+    schema.config.generation.with_security_parameters = False  # every call here has the key
+    if request.param == "ids of a job and its image":
+        with httpx.Client(base_url=url, headers=AUTHORIZATION, timeout=60) as client:
+            job = client.post("/v1/jobs", json={"prompt": "a fox", "steps": 1}).json()["id"]
+            client.get(f"/v1/jobs/{job}/events")  # to its end
+            image = client.get(f"/v1/jobs/{job}").json()["images"][0]["id"]
+        schema.config.parameters = {"job": job, "image": image, "model": "cygnet-tiny"}
+    results = list(schema.get_all_operations())
+    operations = [result.ok() for result in results if isinstance(result, Ok)]
+    assert 0 < len(operations) == len(results)
+    return operations
+
+
+@pytest.mark.parametrize("mode", GenerationMode)
+def test_every_answer_is_one_that_is_described(
+    operations: list[schemathesis.APIOperation], mode: GenerationMode
+) -> None:
+    for operation in operations:
+        if mode is GenerationMode.NEGATIVE and not (operation.query or operation.body):
+            continue  # any text is a path or a header
+
+        hypothesis.given(operation.as_strategy(mode))(check)()
+
+
+@hypothesis.settings(max_examples=20, suppress_health_check=HARMLESS)
+def check(case: schemathesis.Case) -> None:
+    # What a checkpoint allows is more than a schema can say of a request.
+    excluded = [positive_data_acceptance] if case.operation.body else []
+    case.call_and_validate(headers=AUTHORIZATION, excluded_checks=excluded)

@@ -1,0 +1,227 @@
+"""What a job's webhook is told, and which addresses are never called."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import openai
+import pytest
+
+from shared.api import deliverer
+from shared.backends.fake import FakeBackend
+from shared.contract import Event, Step
+from shared.errors import InvalidRequest, OutOfMemory
+from shared.webhooks import WebhookSender, is_public
+from tests.api.conftest import HeldBackend, Serve, Server
+
+pytestmark = pytest.mark.anyio
+
+KEY = "a-long-key-of-the-tests"
+SECRET = "whsec_" + base64.b64encode(KEY.encode()).decode()
+
+
+class Receiver:
+    """Takes calls on the loopback, and answers with these statuses, the last one for ever."""
+
+    def __init__(self, *statuses: int, location: str = "") -> None:
+        self.calls: asyncio.Queue[tuple[dict[str, str], bytes]] = asyncio.Queue()
+        self._statuses = list(statuses or (204,))
+        self._location = location
+        self.url = ""
+
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[Receiver]:
+        server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        self.url = f"http://localhost:{server.sockets[0].getsockname()[1]}/hook?id=7"
+        async with server:
+            yield self
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
+        headers = {"request": head[0]}
+        headers |= {k.lower(): v for k, v in (line.split(": ", 1) for line in head[1:-1])}
+        body = await reader.readexactly(int(headers["content-length"]))
+        status = self._statuses.pop(0) if len(self._statuses) > 1 else self._statuses[0]
+        head = f"HTTP/1.1 {status} X\r\nLocation: {self._location}\r\nContent-Length: 0\r\n\r\n"
+        writer.write(head.encode())
+        await writer.drain()
+        writer.close()
+        self.calls.put_nowait((headers, body))
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next try follows at once."""
+    monkeypatch.setattr(deliverer, "RETRIES", (0, 0, 0))
+    monkeypatch.setattr(deliverer, "_PAUSE", 0)
+
+
+@contextlib.asynccontextmanager
+async def serving(serve: Serve, backend: FakeBackend, **options: Any) -> AsyncIterator[Server]:
+    async with serve(backend, keys=(KEY,), private_webhooks=True, **options) as server:
+        server.client.headers["Authorization"] = f"Bearer {KEY}"
+        yield server
+
+
+async def test_the_end_of_a_job_is_told_signed_as_openais_client_verifies_it(serve: Serve) -> None:
+    async with Receiver().listening() as receiver, serving(serve, FakeBackend()) as server:
+        job = await server.post(webhook=receiver.url)
+        headers, body = await receiver.calls.get()
+        assert headers["request"] == "POST /hook?id=7 HTTP/1.1"
+        assert headers["host"] in receiver.url
+        assert headers["webhook-id"] == f"msg_{job['id']}"
+        with openai.OpenAI(api_key="-", webhook_secret=SECRET) as client:
+            client.webhooks.verify_signature(body.decode(), headers)
+            with pytest.raises(openai.InvalidWebhookSignatureError):
+                client.webhooks.verify_signature(body.decode() + " ", headers)
+        told = json.loads(body)
+        assert (told["type"], told["object"]) == ("job.succeeded", "event")
+        assert told["data"] == {"id": job["id"], "status": "succeeded", "error": None}
+
+
+async def test_a_failure_and_a_cancel_are_told_too(serve: Serve, backend: HeldBackend) -> None:
+    def no_memory(event: Event) -> None:
+        if isinstance(event, Step):
+            raise OutOfMemory("Too large.", "Ask for less.")
+
+    async with Receiver().listening() as receiver:
+        async with serving(serve, FakeBackend(no_memory)) as server:
+            await server.post(webhook=receiver.url)
+            failed = json.loads((await receiver.calls.get())[1])
+            assert failed["type"] == "job.failed"
+            assert failed["data"]["error"]["code"] == "out_of_memory"
+        async with serving(serve, backend) as server:
+            job = await server.post(webhook=receiver.url)
+            await server.client.delete(f"/v1/jobs/{job['id']}")
+            assert json.loads((await receiver.calls.get())[1])["type"] == "job.cancelled"
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_receiver_that_fails_is_called_again_with_the_same_message(serve: Serve) -> None:
+    async with Receiver(500, 302, 200).listening() as receiver:
+        async with serving(serve, FakeBackend()) as server:
+            await server.post(webhook=receiver.url)
+            calls = [await receiver.calls.get() for _ in range(3)]
+            assert len({(headers["webhook-id"], body) for headers, body in calls}) == 1
+            await emptied(server)
+        assert receiver.calls.empty()
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize(("status", "calls"), [(503, 4), (410, 1)])
+async def test_a_receiver_that_never_takes_it_or_is_gone_is_given_up(
+    serve: Serve, status: int, calls: int
+) -> None:
+    async with Receiver(status).listening() as receiver:
+        async with serving(serve, FakeBackend()) as server:
+            await server.post(webhook=receiver.url)
+            await emptied(server)
+        assert receiver.calls.qsize() == calls
+
+
+async def emptied(server: Server) -> None:
+    """Until nothing is left to deliver."""
+    while server.runner.store.deliveries.wait() is not None:
+        await asyncio.sleep(0)
+
+
+async def test_what_was_not_delivered_is_after_a_restart(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Receiver(500, 204).listening() as receiver:
+        async with serving(serve, FakeBackend()) as server:
+            await server.post(webhook=receiver.url)
+            first = await receiver.calls.get()
+        async with serving(serve, FakeBackend()) as server:
+            later = server.runner.store.deliveries
+            monkeypatch.setattr(later, "_now", lambda: 1e12)  # when the next try is due
+            server.runner._deliverer.wake()
+            assert (await receiver.calls.get())[1] == first[1]
+            await emptied(server)
+
+
+async def test_a_redirect_is_not_followed(serve: Serve) -> None:
+    async with Receiver().listening() as inside:
+        redirect = Receiver(302, location=inside.url)
+        async with redirect.listening(), serving(serve, FakeBackend()) as server:
+            await server.post(webhook=redirect.url)
+            await redirect.calls.get()
+        assert inside.calls.empty()
+
+
+REFUSED = [
+    "https://127.0.0.1/",
+    "https://localhost:8443/",
+    "https://2130706433/",
+    "https://0x7f.1/",
+    "https://10.0.0.1/",
+    "https://169.254.169.254/latest/meta-data/",
+    "https://192.168.1.1/",
+    "https://100.64.0.1/",
+    "https://0.0.0.0/",
+    "https://224.0.0.1/",
+    "https://[::1]/",
+    "https://[fe80::1]/",
+    "https://[fd00::1]/",
+    "https://[::ffff:127.0.0.1]/",
+    "https://[64:ff9b::7f00:1]/",
+    "https://[2002:7f00:1::]/",
+    "http://8.8.8.8/",
+    "ftp://8.8.8.8/",
+    "https://user:hunter2@8.8.8.8/",
+    "https://8.8.8.8/" + "x" * 2000,
+    "https://",
+    "https://a b/",
+    "https://\x00/",
+    "https://does-not-exist.invalid/",
+    "8.8.8.8",
+    "",
+    7,
+    ["https://8.8.8.8/"],
+]
+
+
+@pytest.mark.parametrize("url", REFUSED)
+async def test_an_address_that_may_not_be_called_is_refused_at_once(
+    serve: Serve, url: object
+) -> None:
+    async with serve(FakeBackend(), keys=(KEY,)) as server:
+        server.client.headers["Authorization"] = f"Bearer {KEY}"
+        answer = await server.client.post("/v1/jobs", json={"prompt": "a fox", "webhook": url})
+        assert (answer.status_code, answer.json()["fields"]) == (422, ["webhook"])
+        assert "hunter2" not in answer.text
+        assert (await server.client.get("/v1/jobs")).json()["data"] == []
+
+
+async def test_without_a_key_there_is_nothing_to_sign_with(serve: Serve) -> None:
+    async with serve(FakeBackend()) as server:
+        wanted = {"prompt": "a fox", "webhook": "https://8.8.8.8/"}
+        answer = await server.client.post("/v1/jobs", json=wanted)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_call")
+
+
+async def test_a_name_that_leads_elsewhere_later_is_not_followed_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = iter(["8.8.8.8", "127.0.0.1"])
+
+    def look_up(*_: object, **__: object) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers), 0))]
+
+    sender = WebhookSender()
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    await sender.check("https://rebind.example/")
+    with pytest.raises(InvalidRequest, match="public"):
+        await sender.send("https://rebind.example/", "msg", b"{}", b"key")
+    await sender.aclose()
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700:4700::1111"])
+def test_public_addresses_are_public(address: str) -> None:
+    assert is_public(address)

@@ -1,0 +1,46 @@
+"""The offline stand-in for Modal, which lies beside the project where there is one."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import venv
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
+LOCAL_MODAL = ROOT.parent / "shared/tools/local_modal.py"
+
+needs_stand_in = pytest.mark.skipif(
+    not LOCAL_MODAL.is_file(),
+    reason="needs the offline stand-in for Modal at ../shared/tools/local_modal.py",
+)
+
+
+def container_python(folder: Path) -> Path:
+    """An interpreter that has what the images install, and Modal's client, and nothing else.
+
+    The project is not installed in it, so that a source that was not mounted is missed; neither is
+    what the project wants for development only.
+    """
+    venv.create(folder, with_pip=False, symlinks=True)
+    [home] = folder.glob("lib/python3*/site-packages")
+    names = required("cygnet", {"local", "serve"}) | {"modal"} | required("modal", set())
+    for distribution in map(importlib.metadata.distribution, names):
+        for top in {file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}:
+            target = home / top
+            if not target.exists():  # distributions may share a folder
+                target.symlink_to(Path(str(distribution.locate_file(top))).resolve())
+    return folder / "bin" / "python"
+
+
+def required(name: str, extras: set[str]) -> set[str]:
+    """The names of what a distribution needs with these extras, and of what that needs."""
+    found: set[str] = set()
+    for text in importlib.metadata.requires(name) or ():
+        requirement = Requirement(text)
+        marker = requirement.marker
+        if marker is None or any(marker.evaluate({"extra": extra}) for extra in extras | {""}):
+            found |= {requirement.name} | required(requirement.name, requirement.extras)
+    return found

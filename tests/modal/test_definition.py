@@ -1,0 +1,156 @@
+"""The app as Modal is told about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from shared.checkpoints import CHECKPOINTS, get_checkpoint
+from shared.prices import GPU_SECOND
+from shared.settings import read_settings
+from tests.modal.conftest import Deploy
+from tests.modal.stand_in import LOCAL_MODAL, needs_stand_in
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_default_is_a_real_wan_in_few_steps_on_a_gpu(deploy: Deploy) -> None:
+    app = deploy()
+    checkpoint = get_checkpoint(app.CHECKPOINT)
+    assert checkpoint.repository and checkpoint.revision
+    assert checkpoint.steps <= 4 and checkpoint.licence.name == "Apache-2.0"
+    options = app.GENERATOR
+    assert options["gpu"] == ["L40S", "A100-80GB"]
+    assert set(options["gpu"]) <= GPU_SECOND.keys()
+    assert options["enable_memory_snapshot"] is True
+    assert options["experimental_options"] == {}
+    assert list(options["volumes"]) == [app.HUB_CACHE]
+    assert options["env"] == {"HF_HUB_OFFLINE": "1"}
+    assert options["min_containers"] == options["buffer_containers"] == 0
+    assert 2 <= options["scaledown_window"] <= 3600
+    assert options["memory"] > checkpoint.memory_gib * 1024
+    assert options["retries"]
+    assert app.WEB["secrets"] == [app.api_key]
+    assert "gpu" not in app.WEB
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "enabled", "experimental"),
+    [("none", False, {}), ("cpu", True, {}), ("gpu", True, {"enable_gpu_snapshot": True})],
+)
+def test_one_setting_chooses_the_snapshot(
+    deploy: Deploy, snapshot: str, enabled: bool, experimental: dict[str, bool]
+) -> None:
+    options = deploy(CYGNET_MODAL_SNAPSHOT=snapshot).GENERATOR
+    assert options["enable_memory_snapshot"] is enabled
+    assert options["experimental_options"] == experimental
+
+
+def test_one_setting_chooses_the_gpu(deploy: Deploy) -> None:
+    assert deploy(CYGNET_MODAL_GPU="H100, L4").GENERATOR["gpu"] == ["H100", "L4"]
+
+
+@pytest.mark.parametrize("name", [one.name for one in CHECKPOINTS if one.folder])
+def test_what_ships_with_cygnet_asks_for_no_gpu(deploy: Deploy, name: str) -> None:
+    assert deploy(CYGNET_CHECKPOINT=name).GENERATOR["gpu"] is None
+
+
+def inspect(tmp_path: Path, **environment: str) -> dict[str, Any]:
+    """What the platform is told, by function."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CYGNET_")}
+    ran = subprocess.run(
+        [sys.executable, LOCAL_MODAL, "inspect", ROOT / "modal_app.py"],
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,  # from anywhere: no path of the app is relative
+    )
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)["functions"]
+
+
+@needs_stand_in
+def test_the_platform_is_told_the_whole_definition(tmp_path: Path) -> None:
+    functions = inspect(tmp_path)
+    generator, web = functions["Generator.*"], functions["web"]
+    download = functions["download_weights"]
+    assert functions.keys() == {"Generator.*", "web", "download_weights"}
+
+    assert generator["methods"] == ["run", "run_job", "stream"]
+    assert generator["gpu"] == ["L40S", "A100-80GB"]
+    assert generator["enable_memory_snapshot"] and generator["experimental_options"] == {}
+    assert (generator["max_concurrent_inputs"], generator["target_concurrent_inputs"]) == (8, 4)
+    assert generator["retries"]["retries"] == 2
+    assert generator["autoscaler"]["scaledown_window"] == 60
+    cache = {"name": "cygnet-weights", "read_only": False, "sub_path": ""}
+    for one in (generator, download):
+        assert one["volumes"] == {one["image"]["env"]["HF_HUB_CACHE"]: cache}
+    assert [secret["keys"] for secret in generator["secrets"]] == [["HF_HUB_OFFLINE"]]
+    assert not download["gpu"] and not download["secrets"]
+
+    assert not web["gpu"] and not web["volumes"] and web["max_concurrent_inputs"] == 100
+    assert [(one["name"], one["required_keys"]) for one in web["secrets"]] == [
+        ("cygnet", ["CYGNET_API_KEY"])
+    ]
+    endpoints = [endpoint for one in functions.values() for endpoint in one["web"].values()]
+    assert [(one["type"], one["label"]) for one in endpoints] == [("asgi_app", "cygnet")]
+
+
+@needs_stand_in
+def test_every_container_gets_the_sources_and_the_settings(tmp_path: Path) -> None:
+    chosen = {
+        "CYGNET_CHECKPOINT": "cygnet-tiny-fast",
+        "CYGNET_MODAL_GPU": "H100,L4",
+        "CYGNET_MODAL_SNAPSHOT": "none",
+    }
+    functions = inspect(tmp_path, **chosen)
+    sources = {
+        f"/root/{path.relative_to(ROOT)}"
+        for path in (ROOT / "shared").rglob("*.py")
+        if "__pycache__" not in path.parts
+    }
+    weights = {f"/root/{path.relative_to(ROOT)}" for path in (ROOT / "shared/weights").rglob("*.*")}
+    for name, function in functions.items():
+        mounted = set(function["mounted_files"])
+        assert sources | {"/root/modal_app.py"} <= mounted, name
+        assert (weights <= mounted) == (name != "web")
+        inside = function["image"]["env"]
+        assert {variable: inside[variable] for variable in chosen} == chosen
+        read = read_settings(inside)
+        assert read.checkpoint == "cygnet-tiny-fast"
+        assert (read.modal_gpu, read.modal_snapshot) == (("H100", "L4"), "none")
+
+
+@needs_stand_in
+def test_the_images_hold_the_tested_versions_of_what_the_project_asks_for(tmp_path: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    functions = inspect(tmp_path)
+    for name, extra in (("Generator.*", "local"), ("download_weights", "local"), ("web", "serve")):
+        image = functions[name]["image"]
+        assert sorted(image["pip_packages"]) == sorted(project["dependencies"] + extras[extra])
+        [install] = [line for line in image["commands"] if "pip install" in line and "FROM" not in line
+                     and extras[extra][0].split(">")[0] in line]  # fmt: skip
+        assert "--constraint /cygnet/constraints.txt" in install
+    assert "/cygnet/constraints.txt" in functions["web"]["mounted_files"]
+
+
+def test_the_workflow_deploys_on_a_tag_and_nothing_else() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/deploy-modal.yml").read_text())
+    assert workflow[True] == {"push": {"tags": ["v*"]}, "workflow_dispatch": None}
+    assert workflow["permissions"] == {"contents": "read"}
+    steps = workflow["jobs"]["deploy"]["steps"]
+    for step in steps:
+        assert re.search(r"@[0-9a-f]{40}$", step.get("uses", "@" + "0" * 40))
+    assert "modal deploy modal_app.py" in steps[-1]["run"]
+    assert steps[-1]["env"].keys() >= {"MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET"}

@@ -1,0 +1,167 @@
+"""`.local()` runs of the class and of the web door, with the embedded checkpoint and without Modal."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+
+from shared.backends.local import LocalBackend
+from shared.backends.modal import platform
+from shared.backends.modal.records import Records
+from shared.backends.modal.wire import as_event
+from shared.contract import Done, Step, collect, parse_request
+from tests.modal.conftest import Deploy, MemoryTable, TaskCalls
+
+pytestmark = [
+    pytest.mark.anyio,
+    # True, and meant: the embedded checkpoint is not in the Volume.
+    pytest.mark.filterwarnings("ignore:The .* function is executing locally:UserWarning"),
+]
+
+ASKED = {"prompt": "a red fox, 3d render", "checkpoint": "cygnet-tiny", "steps": 2, "seed": 7}
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def tiny(deploy: Deploy) -> ModuleType:
+    return deploy(CYGNET_CHECKPOINT="cygnet-tiny", CYGNET_API_KEY="one-key")
+
+
+@pytest.fixture
+async def generator(tiny: ModuleType) -> AsyncIterator[Any]:
+    """The class as its container has it, when both hooks have run."""
+    instance = tiny.generator()
+    instance._enter()  # what .local() does by itself, but for async methods it leaves it out
+    yield instance
+    await instance.worker.aclose()
+
+
+async def local_picture() -> bytes:
+    backend = LocalBackend()
+    try:
+        return (await collect(backend.generate(parse_request(ASKED))))[1][0]
+    finally:
+        await backend.aclose()
+
+
+async def test_the_class_draws_the_local_backends_picture(generator: Any) -> None:
+    image, done = await generator.run.local(ASKED)
+    assert base64.b64decode(image["image"]) == await local_picture()
+    result = done["result"]
+    assert (result["backend"], result["device"]) == ("modal", "cpu")
+    assert result["timings"]["total"] > 0 and result["cost_usd"] > 0
+
+    events = [as_event(told) async for told in generator.worker.stream(ASKED)]
+    assert [event.step for event in events if isinstance(event, Step)] == [1, 2]
+    assert isinstance(events[-1], Done)
+
+    [error] = await generator.run.local({"prompt": ""})
+    assert (error["type"], error["code"]) == ("error", "invalid_request")
+    [error] = await generator.run.local(ASKED | {"checkpoint": "wan2.1-1.3b"})
+    assert "CYGNET_CHECKPOINT=wan2.1-1.3b" in error["next_step"]
+
+
+async def test_the_web_door_draws_the_local_backends_picture(
+    tiny: ModuleType, generator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = Records(MemoryTable(), MemoryTable())
+    monkeypatch.setattr(tiny, "records", lambda: records)
+    monkeypatch.setattr(
+        platform, "MethodCalls", lambda _: TaskCalls(lambda *job: generator.run_job.local(*job))
+    )
+    app = tiny.web.local()
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app),
+            base_url="http://swan.example",
+            headers={"Authorization": "Bearer one-key"},
+        ) as client,
+    ):
+        job = (await client.post("/v1/jobs", json=ASKED)).json()
+        await client.get(job["events_url"])  # to its end
+        images = (await client.get(f"/v1/jobs/{job['id']}")).json()["images"]
+        picture = (await client.get(images[0]["url"])).content
+    assert picture == await local_picture()
+
+
+async def test_requests_of_one_container_share_batches(generator: Any) -> None:
+    asked = [ASKED | {"seed": seed, "steps": 8} for seed in range(4)]
+    streams = [generator.worker.stream(one) for one in asked]
+
+    async def steps(stream: Any) -> list[Step]:
+        events = [as_event(told) async for told in stream]
+        return [event for event in events if isinstance(event, Step)]
+
+    drawn = await asyncio.gather(*map(steps, streams))
+    assert max(step.batch or 0 for steps in drawn for step in steps) > 1
+
+
+async def test_two_machines_restored_from_one_memory_draw_different_seeds(generator: Any) -> None:
+    unseeded = {name: value for name, value in ASKED.items() if name != "seed"}
+    seeds = []
+    for _ in range(2):
+        random.seed(0)  # what a snapshot does to every generator in the process
+        [_, done] = await generator.run.local(unseeded)
+        seeds.append(done["result"]["request"]["seed"])
+    assert seeds[0] != seeds[1]
+
+
+def test_a_deployment_without_a_key_serves_nobody(deploy: Deploy) -> None:
+    app = deploy(CYGNET_CHECKPOINT="cygnet-tiny")
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app.web.local())
+        async with httpx.AsyncClient(transport=transport, base_url="http://swan.example") as client:
+            return await client.get("/v1/models")
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == 503
+    assert answer.json()["next_step"] == app.MAKE_A_KEY
+    assert app.MAKE_A_KEY in (app.__doc__ or "")
+
+
+PHASES = """
+import importlib.util, sys, torch
+find = importlib.util.find_spec  # torchao, which is not in the image, asks for a GPU when imported
+importlib.util.find_spec = lambda name, *rest: None if name == "torchao" else find(name, *rest)
+
+touched = []
+def watch(name, real):
+    def stub(*args, **kwargs):
+        touched.append(name)
+        return real(*args, **kwargs)
+    return stub
+for name in set(dir(torch.cuda)) - {"_is_compiled"}:  # which asks of the build, not of a device
+    real = getattr(torch.cuda, name)
+    if callable(real) and not isinstance(real, type):
+        setattr(torch.cuda, name, watch(name, real))
+
+from shared.backends.modal.worker import Worker
+from shared.prices import Machine
+worker = Worker("cygnet-tiny", Machine(1, 1), has_gpu=True, snapshot="cpu")
+worker.load()
+print("load:", *touched)
+worker.wake()
+print("wake:", *touched)
+"""
+
+
+def test_the_first_phase_of_a_cpu_snapshot_does_not_touch_cuda() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", PHASES], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert ran.returncode == 0, ran.stderr
+    load, wake = ran.stdout.splitlines()
+    assert load == "load:"
+    assert "is_available" in wake  # the stub sees what is touched, and the second phase looks

@@ -1,0 +1,60 @@
+"""The page as a person has it: a real Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        if os.environ.get("CI"):
+            pytest.fail("there is no Chromium; install it")
+        pytest.skip("there is no Chromium here")
+    with sync_playwright() as playwright:
+        quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """One person's browser."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(20_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def tab(context: BrowserContext) -> Page:
+    return context.new_page()
+
+
+def visit(tab: Page, url: str) -> Page:
+    """The page, once it can be used: it has its seed, and the browser its token."""
+    tab.goto(url)
+    tab.wait_for_function(
+        "document.querySelector('#seed input')?.value && localStorage.getItem('cygnet')"
+    )
+    return tab
+
+
+def draw(tab: Page, prompt: str = "a fox") -> None:
+    """Ask for a picture, and do not wait."""
+    tab.fill("#prompt textarea", prompt)
+    tab.keyboard.press("Control+Enter")
+
+
+def drawn(tab: Page) -> None:
+    """Wait for what was asked for."""
+    tab.wait_for_selector(".stage[data-phase=done] figure img")
+    tab.wait_for_selector("#draw:visible")
