@@ -96,6 +96,11 @@ def _parsers(root: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]
                 yield from _parsers(subcommand)
 
 
+def mcp() -> str:
+    """What the benchmark of the MCP server printed last."""
+    return (ROOT / "benchmarks" / "mcp.md").read_text().strip()
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "checkpoints": checkpoints,
     "licences": licences,
@@ -103,6 +108,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "prices": prices,
     "batch": batch,
     "help": help_pages,
+    "mcp": mcp,
 }
 
 
