@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image, ImageStat
 from playwright.sync_api import Browser, Page, expect
 
 from shared.backends.fake import FakeBackend
@@ -54,10 +56,9 @@ def test_axe_finds_nothing_serious_in_any_state(
 
 
 def brightness(tab: Page) -> float:
-    """Of the page's ground, from 0 to 255."""
-    colour = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-    red, green, blue = (float(part) for part in colour.strip("rgb()").split(",")[:3])
-    return (red + green + blue) / 3
+    """Of the page's ground, as it is seen, from 0 to 255."""
+    corner = tab.screenshot(clip={"x": 0, "y": 0, "width": 8, "height": 8})
+    return ImageStat.Stat(Image.open(BytesIO(corner)).convert("L")).mean[0]
 
 
 def test_it_is_as_dark_as_the_system_wants_or_the_reader_says(
