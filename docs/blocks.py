@@ -75,6 +75,11 @@ def benchmark() -> str:
     return f"{head}\n\n{first}"
 
 
+def batch() -> str:
+    """The last run of the benchmark of batches."""
+    return (ROOT / "benchmarks" / "batch.md").read_text().strip()
+
+
 def help_pages() -> str:
     """What `--help` says of the command and of each of its subcommands, 80 columns wide."""
     with mock.patch.dict(os.environ, COLUMNS="80", NO_COLOR="1"):
@@ -91,12 +96,19 @@ def _parsers(root: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]
                 yield from _parsers(subcommand)
 
 
+def mcp() -> str:
+    """What the benchmark of the MCP server printed last."""
+    return (ROOT / "benchmarks" / "mcp.md").read_text().strip()
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "checkpoints": checkpoints,
     "licences": licences,
     "benchmark": benchmark,
     "prices": prices,
+    "batch": batch,
     "help": help_pages,
+    "mcp": mcp,
 }
 
 

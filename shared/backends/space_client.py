@@ -15,12 +15,12 @@ import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import quote
 
 import httpx
 
 from shared.backends.api_client import MAX_TRIES, TIMEOUT, wait_before
+from shared.backends.space_calls import Calls, Lost, NotNow
 from shared.backends.space_host import SpaceHost, no_entry
 from shared.backends.space_messages import (
     AGAIN,
@@ -31,14 +31,12 @@ from shared.backends.space_messages import (
     read_message,
 )
 from shared.backends.sse import read_messages
-from shared.contract import BackendStatus, Done, Event, GenerationRequest, ImageReady
-from shared.errors import BackendUnavailable, CygnetError, QueueFull, UnreadableImage
+from shared.contract import BackendStatus, Done, Event, GenerationRequest, ImageReady, Starting
+from shared.errors import BackendUnavailable, CygnetError, NotFound, Unauthorised, UnreadableImage
 from shared.images import MAX_FILE_BYTES, thumbnail
 
 MAX_STARTING_TRIES = 60
 """While the Space is built or woken: about ten minutes, with the longest wait between two."""
-
-_TRY_AGAIN = {408, 425, 429, 502, 503, 504}
 
 
 @dataclass(frozen=True)
@@ -83,11 +81,10 @@ class SpaceBackend:
         wait: Callable[[int, float | None], float] = wait_before,
         fail_fast: bool = False,
     ) -> None:
-        self._wait = wait
-        self._fail_fast = fail_fast
         # Not kept alive: after an error, Gradio's server closes a connection under the next call.
         limits = httpx.Limits(max_keepalive_connections=0)
         self._client = httpx.AsyncClient(timeout=TIMEOUT, transport=transport, limits=limits)
+        self._calls = Calls(self._client, wait, fail_fast)
         self._host = SpaceHost(space, hub, self._client)
         if token and self._host.is_the_hubs:
             bearer = f"Bearer {token}"  # the app may have a use of its own for the first
@@ -95,7 +92,83 @@ class SpaceBackend:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """The events of one call; closing the iterator cancels it before its next step."""
-        call = _Call(await self._find(), secrets.token_hex(16))
+        async with aclosing(self._find()) as found:
+            async for one in found:
+                if isinstance(one, Starting):
+                    yield one
+                    continue
+                async with aclosing(self._run(one, request)) as events:
+                    async for event in events:
+                        yield event
+
+    async def status(self) -> BackendStatus:
+        """What the Hub says of the Space, which wakes nothing; of an address, what is said there."""
+        try:
+            if stage := await self._host.stage():
+                return BackendStatus(
+                    name=self.name, healthy=not stage.down, warm=stage.running, detail=str(stage)
+                )
+            address = await self._host.address()
+            ready = await self._calls.made("GET", f"{address}/readyz", tries=1)
+            models = await self._calls.made("GET", f"{address}/v1/models", tries=1)
+            return BackendStatus(
+                name=self.name,
+                healthy=True,
+                warm=bool(ready["ready"]),
+                checkpoints=tuple(str(model["id"]) for model in models["data"]),
+                detail=str(ready["detail"]),
+            )
+        except (CygnetError, ValueError, KeyError, TypeError) as error:
+            detail = str(error) if isinstance(error, CygnetError) else "It is no Cygnet Space."
+            return BackendStatus(name=self.name, healthy=False, warm=False, detail=detail)
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def _find(self) -> AsyncGenerator[Starting | _Endpoint, None]:
+        """The endpoint, in the end; before it, once, that the Space has to be started."""
+        address = await self._host.address()
+        told = False
+        for attempt in itertools.count(1):
+            try:
+                config = await self._calls.once("GET", f"{address}/config")
+                yield await self._endpoint(address, config)
+                return
+            except NotNow as failed:
+                failure, limit = failed.error, MAX_TRIES
+            except (NotFound, Unauthorised) as refused:  # the Hub's word for what does not run yet
+                failure, limit = refused, 1
+            stage = await self._host.stage()
+            if stage and stage.down:
+                raise stage.error() from failure
+            if stage and stage.starting:
+                limit = MAX_STARTING_TRIES
+            if self._calls.fail_fast or attempt >= limit:
+                raise failure
+            if stage and stage.starting and not told:
+                told = True
+                yield Starting()
+            await self._calls.pause(attempt)
+
+    async def _endpoint(self, address: str, config: httpx.Response) -> _Endpoint:
+        """Raises `BackendUnavailable` if that is no Space of ours."""
+        try:
+            info = await self._calls.made("GET", f"{address}/gradio_api/info")
+            functions = {one["api_name"]: one["id"] for one in config.json()["dependencies"]}
+            described = info["named_endpoints"]["/generate"]["parameters"]
+            names = tuple(str(one["parameter_name"]) for one in described)
+            if unknown := set(names) - set(GenerationRequest.model_fields):
+                raise KeyError(*unknown)
+            return _Endpoint(address, int(functions["generate"]), names)
+        except (ValueError, KeyError, TypeError) as error:
+            raise BackendUnavailable(
+                "That is no Cygnet Space, or one of another version.", "Check its name."
+            ) from error
+
+    async def _run(
+        self, endpoint: _Endpoint, request: GenerationRequest
+    ) -> AsyncGenerator[Event, None]:
+        call = _Call(endpoint, secrets.token_hex(16))
         try:
             async with aclosing(self._messages(call, request)) as messages:
                 async for message in messages:
@@ -115,46 +188,6 @@ class SpaceBackend:
         finally:
             if call.event_id and not call.ended:
                 await self._cancel(call)
-
-    async def status(self) -> BackendStatus:
-        """What the Hub says of the Space, which wakes nothing; of an address, what is said there."""
-        try:
-            if stage := await self._host.stage():
-                return BackendStatus(
-                    name=self.name, healthy=not stage.down, warm=stage.running, detail=str(stage)
-                )
-            address = await self._host.address()
-            ready = (await self._call("GET", f"{address}/readyz", tries=1)).json()
-            models = (await self._call("GET", f"{address}/v1/models", tries=1)).json()
-            return BackendStatus(
-                name=self.name,
-                healthy=True,
-                warm=bool(ready["ready"]),
-                checkpoints=tuple(str(model["id"]) for model in models["data"]),
-                detail=str(ready["detail"]),
-            )
-        except (CygnetError, ValueError, KeyError, TypeError) as error:
-            detail = str(error) if isinstance(error, CygnetError) else "It is no Cygnet Space."
-            return BackendStatus(name=self.name, healthy=False, warm=False, detail=detail)
-
-    async def aclose(self) -> None:
-        await self._client.aclose()
-
-    async def _find(self) -> _Endpoint:
-        address = await self._host.address()
-        config = await self._call("GET", f"{address}/config")
-        info = await self._call("GET", f"{address}/gradio_api/info")
-        try:
-            functions = {one["api_name"]: one["id"] for one in config.json()["dependencies"]}
-            described = info.json()["named_endpoints"]["/generate"]["parameters"]
-            names = tuple(str(one["parameter_name"]) for one in described)
-            if unknown := set(names) - set(GenerationRequest.model_fields):
-                raise KeyError(*unknown)
-            return _Endpoint(address, int(functions["generate"]), names)
-        except (ValueError, KeyError, TypeError) as error:
-            raise BackendUnavailable(
-                "That is no Cygnet Space, or one of another version.", "Check its name."
-            ) from error
 
     async def _messages(
         self, call: _Call, request: GenerationRequest
@@ -179,17 +212,18 @@ class SpaceBackend:
                     return
             if call.event_id or attempt == MAX_TRIES:
                 raise BackendUnavailable("The Space lost the request.", AGAIN)
-            await asyncio.sleep(self._wait(attempt, None))
+            await self._calls.pause(attempt)
 
     async def _submit(self, call: _Call, data: list[object]) -> None:
         """Put the call into the queue. Its `event_id` stays empty if the answer does not come."""
         body = {"data": data, "session_hash": call.session}
-        with contextlib.suppress(_Lost):
-            answer = await self._call("POST", call.endpoint.url("call/generate"), json=body)
-            try:
-                call.event_id = str(answer.json()["event_id"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise _begun(not_ours()) from error
+        try:
+            answer = await self._calls.made("POST", call.endpoint.url("call/generate"), json=body)
+            call.event_id = str(answer["event_id"])
+        except Lost:
+            pass
+        except (ValueError, KeyError, TypeError) as error:
+            raise _begun(not_ours()) from error
 
     async def _listen(self, call: _Call) -> AsyncGenerator[Message, None]:
         """The session's stream. Its messages wait for the first who listens, and for no second."""
@@ -199,6 +233,7 @@ class SpaceBackend:
             try:
                 async with self._client.stream("GET", url) as answer:
                     if not answer.is_success:
+                        await answer.aread()
                         raise _begun(no_entry(answer, call.endpoint.address))
                     async for message in read_messages(answer.aiter_lines()):
                         heard = True
@@ -208,7 +243,7 @@ class SpaceBackend:
                 if heard or attempt == MAX_TRIES:
                     broke = BackendUnavailable("The connection to the Space broke.", AGAIN)
                     raise _begun(broke) from error
-            await asyncio.sleep(self._wait(attempt, None))
+            await self._calls.pause(attempt)
 
     async def _cancel(self, call: _Call) -> None:
         """Tell the Space that nobody listens; where it cannot be told, it finds out by itself."""
@@ -233,13 +268,14 @@ class SpaceBackend:
                     raise BackendUnavailable(
                         f"Image {event.index + 1} did not come whole from the Space.", AGAIN
                     ) from error
-            await asyncio.sleep(self._wait(attempt, None))
+            await self._calls.pause(attempt)
         raise AssertionError("the loop ends by returning or raising")
 
     async def _read(self, url: str) -> bytes:
         data = bytearray()
         async with self._client.stream("GET", url) as answer:
             if not answer.is_success:
+                await answer.aread()
                 raise no_entry(answer, str(answer.url.host))
             async for chunk in answer.aiter_bytes():
                 data += chunk
@@ -247,55 +283,7 @@ class SpaceBackend:
                     raise BackendUnavailable("The Space sent a file too large.", AGAIN)
         return bytes(data)
 
-    async def _call(
-        self, method: str, url: str, tries: int = MAX_TRIES, **options: Any
-    ) -> httpx.Response:
-        """A call's good answer, waited for while the Space starts.
-
-        A GET is repeated; a POST only after an answer that says it was not taken. Raises `_Lost`
-        for a POST without an answer.
-        """
-        for attempt in itertools.count(1):
-            try:
-                answer = await self._client.request(method, url, **options)
-                if answer.is_success:
-                    return answer
-                failure, again = _refusal(answer), answer.status_code in _TRY_AGAIN
-            except httpx.RequestError as error:
-                if method == "POST" and not isinstance(error, _NEVER_SENT):
-                    raise _Lost from error
-                failure, again = _unreachable(error), True
-            stage = await self._host.stage()
-            if stage and stage.down:
-                raise stage.error()
-            starting = bool(stage and stage.starting)
-            limit = MAX_STARTING_TRIES if starting else tries
-            if self._fail_fast or not (again or starting) or attempt >= limit:
-                raise failure
-            await asyncio.sleep(self._wait(attempt, None))
-        raise AssertionError("the loop ends by returning or raising")
-
 
 def _begun(error: CygnetError) -> CygnetError:
     error.began = True
     return error
-
-
-class _Lost(Exception):
-    """A call went out, and whether it came is not known."""
-
-
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-
-
-def _refusal(answer: httpx.Response) -> CygnetError:
-    if answer.status_code == 503 and "queue is full" in answer.text[:1000].lower():
-        return QueueFull("As many calls wait at the Space as may wait.", "Try again in a while.")
-    return no_entry(answer, str(answer.url.host))
-
-
-def _unreachable(error: httpx.RequestError) -> BackendUnavailable:
-    return BackendUnavailable(
-        f"The Space cannot be reached ({type(error).__name__}).",
-        "Check its name or address and the network.",
-    )

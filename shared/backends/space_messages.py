@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from shared.contract import Done, Queued, Step, clean_text
+from shared.contract import Done, Queued, Starting, Step, clean_text
 from shared.errors import (
     BackendUnavailable,
     Cancelled,
@@ -54,8 +54,8 @@ class ImageFile(BaseModel):
     image: _File
 
 
-_EVENT: TypeAdapter[Queued | Step | ImageFile | Done] = TypeAdapter(
-    Queued | Step | ImageFile | Done
+_EVENT: TypeAdapter[Queued | Starting | Step | ImageFile | Done] = TypeAdapter(
+    Queued | Starting | Step | ImageFile | Done
 )
 
 
@@ -67,7 +67,7 @@ def read_message(data: str) -> Message:
         raise not_ours() from error
 
 
-def event_of(message: Message) -> Queued | Step | ImageFile | Done | None:
+def event_of(message: Message) -> Queued | Starting | Step | ImageFile | Done | None:
     """The event that a message carries, if it is one that does. Raises the error that it tells."""
     match message.msg:
         case "estimation" if message.rank is not None:
@@ -87,7 +87,7 @@ def event_of(message: Message) -> Queued | Step | ImageFile | Done | None:
     return None
 
 
-def _event(output: dict[str, Any]) -> Queued | Step | ImageFile | Done:
+def _event(output: dict[str, Any]) -> Queued | Starting | Step | ImageFile | Done:
     try:
         return _EVENT.validate_json(json.dumps(output["data"][0]))
     except (ValidationError, KeyError, IndexError, TypeError) as error:

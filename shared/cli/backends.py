@@ -8,9 +8,9 @@ import json
 
 from shared.backends import find_backend
 from shared.backends.config import AUTO
-from shared.backends.ledger import dollars
 from shared.backends.router import BackendRow
 from shared.cli.parser import Commands
+from shared.prices import dollars
 from shared.settings import config_file
 
 _COLUMNS = "{:>2} {:<20} {:<6} {:<5} {:>9} {:>9}  {}"

@@ -113,9 +113,8 @@ def show(shown: Shown, note: str = "") -> str:
 
 def facts(result: GenerationResult) -> str:
     """Who served it, on what, and how long each phase took."""
-    cost = f", about ${result.cost_usd:.4f}" if result.cost_usd is not None else ""
-    reason = f" ({result.backend_reason})" if result.backend_reason else ""
-    told = f"Drawn by {result.backend}{reason}: {summary(result)}{cost}."
+    reason = f", {result.backend_reason.rstrip('.')}" if result.backend_reason else ""
+    told = f"{summary(result)}. Drawn by {result.backend}{reason}."
     return f'<p class="facts">{html.escape(told)}</p>'
 
 

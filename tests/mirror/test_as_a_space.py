@@ -100,7 +100,7 @@ def url(folder: Path, python: Path) -> Iterator[str]:
 
 def test_cygnet_is_not_installed_there(python: Path) -> None:
     found = "import importlib.util as u; print(u.find_spec('shared'), u.find_spec('modal'))"
-    ran = subprocess.run([python, "-c", found], cwd="/", capture_output=True, text=True, check=True)
+    ran = subprocess.run([python, "-Ic", found], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["None", "None"]
 
 
