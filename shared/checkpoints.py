@@ -222,6 +222,11 @@ CHECKPOINTS = (
 _registry = {checkpoint.name: checkpoint for checkpoint in CHECKPOINTS}
 
 
+def checkpoint_names() -> tuple[str, ...]:
+    """Of all that this process knows, the folders that were made known included."""
+    return tuple(_registry)
+
+
 def get_checkpoint(name: str) -> Checkpoint:
     """The checkpoint of that name.
 

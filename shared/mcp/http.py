@@ -7,6 +7,8 @@ to it under a name of its own. Originals lie beside it, under the same key.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from mcp.server.auth.middleware.auth_context import get_access_token
@@ -45,21 +47,9 @@ class HttpOptions:
 def mcp_app(
     router: Router, gallery: Gallery, options: HttpOptions | None = None, budget: int = BUDGET
 ) -> Starlette:
-    """An ASGI app that answers at `PATH` and `IMAGES`; it closes neither `router` nor `gallery`.
-
-    A site routes both paths to it, and enters its lifespan.
-    """
+    """An ASGI app that answers at `PATH` and `IMAGES`; it closes neither `router` nor `gallery`."""
     options = options or HttpOptions()
-    server = create_server(router, gallery, budget, **_auth(options.keys))
-    security = _security(options)
-    app = server.streamable_http_app(
-        streamable_http_path=PATH, transport_security=security, max_request_body_size=MAX_BODY
-    )
-    app.state.runner = server.jobs  # what a server stops first
-    app.state.gallery = gallery
-    app.state.keys = bool(options.keys)
-    app.state.security = TransportSecurityMiddleware(security)
-    app.router.routes.append(Route(IMAGES, _image))
+    app = _routes(router, gallery, options, budget)
     if options.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -68,6 +58,37 @@ def mcp_app(
             allow_headers=["*"],
             expose_headers=["Mcp-Session-Id", "WWW-Authenticate"],
         )
+    return app
+
+
+def mount_mcp(site: Starlette, router: Router, gallery: Gallery, options: HttpOptions) -> None:
+    """Serve the same paths in `site`, which closes `router` when it ends."""
+    app = _routes(router, gallery, options, BUDGET)
+    site.router.routes.extend(Route(path, app) for path in (PATH, IMAGES))
+    site.state.on_stop.append(app.state.jobs.cancel)
+    lifespan = site.router.lifespan_context
+
+    @contextlib.asynccontextmanager
+    async def with_mcp(_: Starlette) -> AsyncIterator[None]:
+        async with lifespan(site), app.router.lifespan_context(app):
+            yield
+
+    site.router.lifespan_context = with_mcp
+
+
+def _routes(router: Router, gallery: Gallery, options: HttpOptions, budget: int) -> Starlette:
+    is_private = bool(options.keys or options.hosts)
+    server = create_server(router, gallery, budget, is_private, **_auth(options.keys))
+    security = _security(options)
+    app = server.streamable_http_app(
+        streamable_http_path=PATH, transport_security=security, max_request_body_size=MAX_BODY
+    )
+    app.state.jobs = server.jobs  # what a server stops first
+    app.state.on_stop = []
+    app.state.gallery = gallery
+    app.state.keys = bool(options.keys)
+    app.state.security = TransportSecurityMiddleware(security)
+    app.router.routes.append(Route(IMAGES, _image))
     return app
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import gradio as gr
 from fastapi import FastAPI
-from starlette.routing import Mount
+from starlette.routing import Match, Mount
+from starlette.types import Scope
 
 from shared.api import ApiOptions
 from shared.backends import Backend
@@ -38,8 +39,17 @@ def mount_page(app: FastAPI, backend: Backend, gallery: Gallery, options: ApiOpt
         ssr_mode=False,
         show_error=True,
     )
-    mount = app.routes[-1]
-    assert isinstance(mount, Mount)
-    guard = Guard(mount.app, options)
-    mount.app = guard
+    gradio_mount = app.router.routes.pop()
+    assert isinstance(gradio_mount, Mount)
+    guard = Guard(gradio_mount.app, options)
+    app.router.routes.append(_PageMount("/", guard))
     app.state.on_stop.append(guard.stop)
+
+
+class _PageMount(Mount):
+    """Everything but what belongs to the API, which has its own way to say that nothing is there."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope.get("path", "").startswith("/v1/"):
+            return Match.NONE, {}
+        return super().matches(scope)

@@ -5,7 +5,9 @@ element.addEventListener('click', async (event) => {
   event.preventDefault();
   const act = pressed.dataset.act;
   if (act === 'shade') {
-    localStorage.setItem('cygnet-shade', document.body.classList.toggle('dark') ? 'dark' : 'light');
+    const dark = document.body.classList.contains('dark');
+    localStorage.setItem('cygnet-shade', dark ? 'light' : 'dark');
+    document.body.classList.toggle('dark', !dark);
   } else if (act === 'link') {
     await navigator.clipboard.writeText(pressed.href);
     pressed.textContent = 'Copied';

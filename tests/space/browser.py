@@ -40,8 +40,13 @@ def tab(context: BrowserContext) -> Page:
 
 
 def visit(tab: Page, url: str) -> Page:
-    """The page, once it can be used: it has its seed, and the browser its token."""
+    """The page, once it can be used."""
     tab.goto(url)
+    return ready(tab)
+
+
+def ready(tab: Page) -> Page:
+    """The same where the page is on its way: it has its seed then, and the browser its token."""
     tab.wait_for_function(
         "document.querySelector('#seed input')?.value && localStorage.getItem('cygnet')"
     )

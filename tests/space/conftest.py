@@ -19,31 +19,33 @@ from shared.api import ApiOptions
 from shared.api.server import Server, listen
 from shared.backends import Backend
 from shared.backends.fake import FakeBackend
-from shared.contract import Event, GenerationRequest, Step
+from shared.contract import Done, Event, GenerationRequest, Step
 from shared.site import create_site
 
 
 class HeldBackend(FakeBackend):
-    """Takes a step when it is let; remembers whose work was stopped. For use from any thread."""
+    """Takes `steps`, then one when it is let; tells whose work was stopped. For use from any thread."""
 
     def __init__(self, steps: int = 0) -> None:
         super().__init__()
         self._steps = threading.Semaphore(steps)
-        self.stopped: list[str] = []
+        self.stopped: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def let(self, steps: int) -> None:
         self._steps.release(steps)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        done = False
         try:
             async with aclosing(super().generate(request)) as events:
                 async for event in events:
                     while isinstance(event, Step) and not self._steps.acquire(blocking=False):
                         await asyncio.sleep(0.005)
+                    done = isinstance(event, Done)
                     yield event
-        except (asyncio.CancelledError, GeneratorExit):
-            self.stopped.append(request.prompt)
-            raise
+        finally:
+            if not done:
+                self.stopped.put(request.prompt)
 
 
 Serve = Callable[..., AbstractContextManager[str]]

@@ -50,12 +50,9 @@ def test_to_cancel_stops_the_work_before_its_next_step(serve: Serve) -> None:
     backend = HeldBackend()
     with serve(backend) as url:
         job = connect(url).submit("a fox", api_name="/generate")
-        while not job.outputs():
-            pass
+        next(iter(job))
         job.cancel()
-        while not backend.stopped:
-            pass
-    assert backend.stopped == ["a fox"]
+        assert backend.stopped.get(timeout=60) == "a fox"
     assert [event["type"] for event in job.outputs()] == ["queued"]
 
 

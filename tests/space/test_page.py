@@ -80,7 +80,7 @@ def test_stop_stops_before_the_next_step_and_keeps_what_is_done(serve: Serve, ta
         tab.wait_for_selector("#draw:visible")
         expect(tab.locator("figure img")).to_have_count(1)
         expect(tab.locator("#prompt textarea")).to_have_value("a fox")
-        assert backend.stopped == ["a fox"]
+        assert backend.stopped.get(timeout=60) == "a fox"
 
 
 def test_an_error_is_a_sentence_with_a_next_step_and_loses_nothing(serve: Serve, tab: Page) -> None:
