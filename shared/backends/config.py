@@ -185,7 +185,8 @@ def read_backends(file: Path | None = None) -> Backends:
     known = {config.name: config for config in usual} | {
         name: _filled(config) for name, config in told.backends.items()
     }
-    reachable = [name for name in ADDRESS_VARIABLES if known[name].address]
+    named = {None, *(known[name].address for name in told.backends)}
+    reachable = [name for name in ADDRESS_VARIABLES if known[name].address not in named]
     listed = tuple(dict.fromkeys([*told.backends, *reachable, "local"]))
     auto = listed if told.auto is None else tuple(dict.fromkeys(told.auto))
     if strangers := [name for name in auto if name not in known]:

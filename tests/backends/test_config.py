@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from shared.backends import find_backend, open_backend
-from shared.backends.config import Backends, Limits, read_backends
+from shared.backends.child import IDLE_SECONDS
+from shared.backends.config import ADDRESS_VARIABLES, KEY_VARIABLES, Backends, Limits, read_backends
+from shared.backends.router import FRESH_SECONDS, STATUS_SECONDS
 from shared.errors import InvalidSetting, UnknownBackend
 from shared.settings import config_file, settings
 
+PAGE = (Path(__file__).parents[2] / "docs/backends.md").read_text()
 FILE = """
 auto = ["studio", "local"]
 
@@ -197,3 +201,30 @@ def test_the_settings_name_the_default_backend(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("CYGNET_BACKEND", "auto")
     settings.cache_clear()
     assert settings().backend == "auto"
+
+
+def test_the_example_of_the_page_is_what_it_says(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUDIO_KEY", "a-key")
+    monkeypatch.setenv("CYGNET_MODAL_URL", "https://swan.modal.example")
+    [example] = re.findall(r"^```toml\n(.*?)^```$", PAGE, flags=re.M | re.S)
+    backends = read(file, example)
+    assert backends.auto == ("studio", "gpu", "local")
+    assert backends.listed == ("studio", "gpu", "local", "friends")
+    assert backends.find("studio").key == "a-key"
+    assert backends.find("gpu").address == "https://swan.modal.example"
+    assert backends.find("friends").address == "a-friend/cygnet"
+    assert backends.default_checkpoint("studio") == "wan2.1-1.3b-fast"
+    assert backends.limits == Limits(per_image=0.01, per_day=1.0, calls_per_day=500)
+
+
+def test_the_page_names_the_variables_of_each_kind() -> None:
+    for kind, variable in ADDRESS_VARIABLES.items():
+        row = next(line for line in PAGE.splitlines() if line.startswith(f"| `{kind}`"))
+        assert variable in row and KEY_VARIABLES[kind] in row
+
+
+def test_the_page_has_the_numbers_of_the_code() -> None:
+    assert f"for {FRESH_SECONDS:g} seconds and waited for at most {STATUS_SECONDS:g}" in PAGE
+    assert IDLE_SECONDS == 5 * 60 and "five idle minutes" in PAGE
