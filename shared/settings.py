@@ -65,6 +65,8 @@ class Settings(BaseModel):
         None
     )
     """The Space that the backend named space generates on: OWNER/NAME, or its address."""
+    zero_gpu: bool = False
+    """Whether this process is a Space on ZeroGPU; the host says so."""
     hub_url: Annotated[str, Field(pattern=r"^https?://[^\s/@]+$")] = "https://huggingface.co"
     modal_gpu: Annotated[tuple[str, ...], BeforeValidator(_words)] = ("L40S", "A100-80GB")
     """What `modal_app.py` asks Modal for, the best first; with cygnet-tiny it asks for none."""
@@ -88,6 +90,7 @@ VARIABLES = {
     "CYGNET_MODAL_GPU": ("modal_gpu",),
     "CYGNET_MODAL_SNAPSHOT": ("modal_snapshot",),
     "CYGNET_SPACE": ("space",),
+    "SPACES_ZERO_GPU": ("zero_gpu",),
     "HF_ENDPOINT": ("hub_url",),
 }
 

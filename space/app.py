@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import importlib
+
 import gradio as gr
 from fastapi import FastAPI
 from starlette.routing import Mount
 
 from shared.api import ApiOptions
-from shared.backends import find_backend
+from shared.backends import Backend, find_backend
+from shared.checkpoints import get_checkpoint
 from shared.settings import data_folder, settings
 from shared.site import create_site
 
 
 def main() -> None:
-    backend = find_backend(settings().backend, previews=True)()
-    launch(create_site(backend, data_folder(), ApiOptions(warm_up=True)))
+    launch(create_site(open_backend(), data_folder(), ApiOptions(warm_up=not settings().zero_gpu)))
+
+
+def open_backend() -> Backend:
+    """On ZeroGPU its own where the engine of this process is wanted; else the one of that name."""
+    name = settings().backend
+    if not (settings().zero_gpu and name == "local"):
+        return find_backend(name, previews=True)()
+    gpu = importlib.import_module(
+        "spaces"
+    ).GPU  # the host's package; before torch, which it patches
+    from space.zero import ZeroBackend, load_for_zero
+
+    model = load_for_zero(get_checkpoint(settings().checkpoint), settings().acceleration)
+    return ZeroBackend(model, gpu)
 
 
 def launch(site: FastAPI) -> None:

@@ -11,7 +11,7 @@ import html
 import time
 
 from shared.console import summary
-from shared.contract import Done, Event, GenerationRequest, GenerationResult, Queued, Step
+from shared.contract import Done, Event, GenerationRequest, GenerationResult, Queued, Starting, Step
 from space.page.markup import Shown, frame, picture, settings_list
 
 EMPTY = """<div class="stage" data-phase="empty"><div class="blank">
@@ -30,6 +30,7 @@ class Stage:
         self.request = request
         self.shown: dict[int, Shown] = {}
         self._ahead = 0
+        self._starting = False
         self._steps: dict[int, Step] = {}
         self._result: GenerationResult | None = None
         self._due = 0.0
@@ -39,6 +40,8 @@ class Stage:
         match event:
             case Queued():
                 self._ahead = event.position
+            case Starting():
+                self._starting = True
             case Step():
                 self._steps[event.index] = event
             case Done():
@@ -86,12 +89,17 @@ class Stage:
 
     def _sentence(self, done: int, steps: int) -> str:
         if not done:
-            return _waiting(self._ahead) if self._ahead else "Getting ready"
+            return self._waiting()
         if done == steps:
             return "Developing"
         count = self.request.num_images
         ready = f" · {len(self.shown)} of {count} pictures" if count > 1 else ""
         return f"Step {done} of {steps}{ready}"
+
+    def _waiting(self) -> str:
+        if self._starting:
+            return "Starting a machine; that takes a minute or two"
+        return f"Waiting: {self._ahead} ahead of you" if self._ahead else "Getting ready"
 
     def _spoken(self) -> str:
         """The same for a screen reader, which would drown in every step: a change at each quarter."""
@@ -116,7 +124,3 @@ def facts(result: GenerationResult) -> str:
     reason = f", {result.backend_reason.rstrip('.')}" if result.backend_reason else ""
     told = f"{summary(result)}. Drawn by {result.backend}{reason}."
     return f'<p class="facts">{html.escape(told)}</p>'
-
-
-def _waiting(ahead: int) -> str:
-    return f"Waiting: {ahead} ahead of you"

@@ -363,10 +363,9 @@ async def test_to_stop_reading_stops_the_work_in_the_space(serve: Serve) -> None
         async with aclosing(backend.generate(REQUEST)) as events:
             while not isinstance(await anext(events), Step):
                 pass
-        while not held.stopped:
-            await asyncio.sleep(0)
+        assert await asyncio.to_thread(held.stopped.get, timeout=10) == "a fox"
         await backend.aclose()
-    assert held.stopped == ["a fox"]
+    assert held.stopped.empty()
 
 
 async def test_who_waits_in_the_queue_sees_it_and_may_leave_it(serve: Serve) -> None:
@@ -380,7 +379,8 @@ async def test_who_waits_in_the_queue_sees_it_and_may_leave_it(serve: Serve) -> 
                 assert await anext(waiting) == Queued(position=0)
         await first.aclose()
         await second.aclose()
-    assert held.stopped == ["a fox"]
+        assert await asyncio.to_thread(held.stopped.get, timeout=10) == "a fox"
+    assert held.stopped.empty()
 
 
 async def test_a_private_space_is_found_through_the_hub_with_a_token(serve: Serve) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -51,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def python(folder: Path) -> Path:
+def python(folder: Path) -> Iterator[Path]:
     """The interpreter of an environment as Spaces make it."""
     subprocess.run([sys.executable, "-m", "venv", str(folder.parent / "venv")], check=True)
     python = folder.parent / "venv/bin/python"
@@ -63,7 +64,8 @@ def python(folder: Path) -> Path:
         cwd=folder, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return python
+    yield python
+    shutil.rmtree(folder.parent / "venv")  # more than a gigabyte
 
 
 @pytest.fixture(scope="module")
