@@ -29,7 +29,7 @@ define install
        echo "Installing $(1) failed: $${reason:-pip stopped} (all it said: $(LOG))" >&2; exit 1; }
 endef
 
-.PHONY: help prompt image serve test lint bench pictures
+.PHONY: help prompt image serve mcp test lint bench pictures
 
 help:
 	@printf '\n  \033[1mCygnet\033[0m  a prompt in, a picture out\n\n'
@@ -39,7 +39,8 @@ help:
 	  'make lint' 'ruff, formatting and types' \
 	  'make bench' 'ours beside a plain diffusers script, on this machine' \
 	  'make pictures' "draw the README's pictures again" \
-	  'make serve' 'answer over HTTP, on this machine'
+	  'make serve' 'answer over HTTP, on this machine' \
+	  'make mcp' 'be a tool of an MCP client; ARGS=tools lists what it offers'
 	@printf '\n  More for image: ARGS="--seed 7 --checkpoint cygnet-tiny-fast"; docs/local.md has the rest.\n\n'
 
 image: prompt $(VENV)/.local
@@ -69,6 +70,9 @@ pictures: $(VENV)/.dev # the first command is the one in README.md
 serve: $(VENV)/.serve
 	@$(VENV)/bin/cygnet serve $(ARGS)
 
+mcp: $(VENV)/.mcp
+	@$(VENV)/bin/cygnet mcp $(ARGS)
+
 $(VENV)/.local: $(PY) pyproject.toml constraints.txt
 	$(call install,Cygnet for local use,local)
 	@touch $@
@@ -77,9 +81,13 @@ $(VENV)/.serve: $(PY) pyproject.toml constraints.txt
 	$(call install,Cygnet with its server,local$(comma)serve)
 	@touch $(VENV)/.local $@
 
+$(VENV)/.mcp: $(PY) pyproject.toml constraints.txt
+	$(call install,Cygnet with its MCP server,local$(comma)mcp)
+	@touch $(VENV)/.local $(VENV)/.serve $@
+
 $(VENV)/.dev: $(PY) pyproject.toml constraints.txt
 	$(call install,Cygnet with its development tools,dev)
-	@touch $(VENV)/.local $(VENV)/.serve $@
+	@touch $(VENV)/.local $(VENV)/.serve $(VENV)/.mcp $@
 
 $(PY):
 	@for candidate in python3.11 python3 python3.12 python3.13 python3.14 python; do \

@@ -1,6 +1,6 @@
 """Cygnet on Modal: a picture, a folder of pictures, or an image endpoint of your own.
 
-    modal secret create cygnet CYGNET_API_KEY="$(openssl rand -hex 32)"
+    modal secret create --force cygnet CYGNET_API_KEY="$(openssl rand -hex 32 | tee /dev/stderr)"
     modal run modal_app.py::download_weights
     modal run modal_app.py --prompt "a red fox"
     modal run modal_app.py::batch --prompts-file prompts.csv --out out/
@@ -49,9 +49,7 @@ gpu also keeps what is on the GPU, and is experimental at Modal's. none reads th
 
 CORES = 4.0  # reads weights and encodes files; tokenizers and the decoding thread have their own
 MEMORY_GIB = get_checkpoint(CHECKPOINT).memory_gib + 4  # the weights pass through, and Python
-SCALEDOWN = (
-    1 * MINUTES
-)  # an idle GPU costs as much as a busy one; a snapshot makes cold starts cheap
+SCALEDOWN = 1 * MINUTES  # an idle GPU costs as much as a busy one
 MIN_CONTAINERS = 0  # nothing costs anything while nobody asks
 BUFFER_CONTAINERS = 0  # a spare machine for bursts: worth its price only with steady traffic
 MAX_CONTAINERS = 8  # what a runaway script can spend at a time
@@ -62,7 +60,9 @@ STARTUP_TIMEOUT = 20 * MINUTES  # weights of 40 GB over a slow day's network
 RETRIES = modal.Retries(max_retries=2, initial_delay=1.0)  # machines die, and are preempted
 MAX_QUEUED = 256  # the next job gets a clear 429 instead of an hour's wait
 
-MAKE_A_KEY = 'modal secret create cygnet CYGNET_API_KEY="$(openssl rand -hex 32)"'
+MAKE_A_KEY = (
+    'modal secret create --force cygnet CYGNET_API_KEY="$(openssl rand -hex 32 | tee /dev/stderr)"'
+)
 
 ROOT = Path(__file__).parent
 HUB_CACHE = "/root/.cache/huggingface/hub"
@@ -110,9 +110,7 @@ GENERATOR: dict[str, Any] = dict(
     cpu=CORES,
     memory=int(MEMORY_GIB * 1024),
     volumes={HUB_CACHE: weights},
-    env={
-        "HF_HUB_OFFLINE": "1"
-    },  # weights are fetched once, by download_weights, not on a GPU's time
+    env={"HF_HUB_OFFLINE": "1"},  # download_weights fetches, once, and not on a GPU's time
     enable_memory_snapshot=SNAPSHOT != "none",
     experimental_options={"enable_gpu_snapshot": True} if SNAPSHOT == "gpu" else {},
     scaledown_window=SCALEDOWN,
@@ -135,7 +133,13 @@ WEB: dict[str, Any] = dict(
 )
 
 
-@app.function(image=engine_image, volumes={HUB_CACHE: weights}, timeout=2 * HOURS, retries=3)
+@app.function(
+    image=engine_image,
+    volumes={HUB_CACHE: weights},
+    cpu=CORES,  # the transfer unpacks and checks what it gets
+    timeout=2 * HOURS,
+    retries=3,
+)
 def download_weights() -> None:
     """Fetch the checkpoint's files into the Volume. Run it once; again goes on where it stopped."""
     from shared.engine.loading import fetch
@@ -204,11 +208,13 @@ def records() -> Records:
 @modal.concurrent(max_inputs=100)
 @modal.asgi_app(label="cygnet")
 def web() -> Any:
-    """The HTTP API. Keys and bodies are checked here, before a GPU is woken, or paid."""
+    """The HTTP API. Keys and bodies are checked here, before a GPU is woken and paid for."""
     from shared.api import ApiOptions, create_app, create_refusal
     from shared.api.call_jobs import CallJobs
+    from shared.api.logs import log_to_stderr
     from shared.backends.modal.platform import MethodCalls
 
+    log_to_stderr()
     keys = tuple(key.get_secret_value() for key in settings().api_keys)
     if not keys:
         return create_refusal("This deployment has no key, so it serves nobody.", MAKE_A_KEY)

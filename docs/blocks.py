@@ -14,6 +14,7 @@ from unittest import mock
 
 from shared.checkpoints import CHECKPOINTS
 from shared.cli.command import parser
+from shared.prices import CORE_SECOND, GIB_SECOND, GPU_SECOND, PRICES_OF
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -53,11 +54,35 @@ def _at(repository: str, revision: str | None) -> str:
     return f"`{repository}` at {f'`{revision[:12]}`' if revision else '*unpinned*'}"
 
 
+def prices() -> str:
+    """What Modal's machines cost, by the second and by the hour."""
+    lines = [
+        f"As of {PRICES_OF}, in US dollars:",
+        "",
+        "| what | a second | an hour |",
+        "| --- | ---: | ---: |",
+    ]
+    rows = GPU_SECOND | {"a core": CORE_SECOND, "a GiB of memory": GIB_SECOND}
+    for what, second in rows.items():
+        lines.append(f"| {what} | {second:.8f}".rstrip("0") + f" | {second * 3600:.3f} |")
+    return "\n".join(lines)
+
+
 def benchmark() -> str:
     """The machine and the first table of the last benchmark run."""
     head, _, rest = BENCHMARK.read_text().partition("\n\n")
     first = rest.split("\n\n`")[0].strip()
     return f"{head}\n\n{first}"
+
+
+def batch() -> str:
+    """The last run of the benchmark of batches."""
+    return (ROOT / "benchmarks" / "batch.md").read_text().strip()
+
+
+def page_benchmark() -> str:
+    """The last run of benchmarks.page."""
+    return (ROOT / "benchmarks" / "page.md").read_text().strip()
 
 
 def help_pages() -> str:
@@ -76,11 +101,20 @@ def _parsers(root: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]
                 yield from _parsers(subcommand)
 
 
+def mcp() -> str:
+    """What the benchmark of the MCP server printed last."""
+    return (ROOT / "benchmarks" / "mcp.md").read_text().strip()
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "checkpoints": checkpoints,
     "licences": licences,
     "benchmark": benchmark,
+    "page_benchmark": page_benchmark,
+    "prices": prices,
+    "batch": batch,
     "help": help_pages,
+    "mcp": mcp,
 }
 
 

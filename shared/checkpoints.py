@@ -22,6 +22,13 @@ SchedulerName = Literal["unipc", "euler", "lcm"]
 
 WEIGHTS = Path(__file__).parent / "weights"
 
+_PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+FILES = [
+    "model_index.json",
+    *(f"{part}/*.{kind}" for part in _PARTS for kind in ("json", "safetensors", "model", "txt")),
+]
+"""What is fetched of a repository: weights as safetensors only, and nothing beside them."""
+
 
 class _Facts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -213,6 +220,11 @@ CHECKPOINTS = (
 )
 
 _registry = {checkpoint.name: checkpoint for checkpoint in CHECKPOINTS}
+
+
+def checkpoint_names() -> tuple[str, ...]:
+    """Of all that this process knows, the folders that were made known included."""
+    return tuple(_registry)
 
 
 def get_checkpoint(name: str) -> Checkpoint:

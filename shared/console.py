@@ -27,6 +27,7 @@ from shared.contract import (
 )
 from shared.errors import CygnetError
 from shared.images import Recipe
+from shared.prices import dollars
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -162,7 +163,7 @@ def summary(result: GenerationResult) -> str:
         if seconds >= 0.05
     ]
     spent = f": {', '.join(phases)}" if phases else ""
-    price = f", about ${result.cost_usd:.5f}" if result.cost_usd is not None else ""
+    price = f", about {dollars(result.cost_usd)}" if result.cost_usd else ""
     return f"{images} in {result.timings.total:.1f} s on {result.device}{price}{spent}"
 
 

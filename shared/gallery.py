@@ -106,7 +106,9 @@ class Gallery:
         """
         request = _request(image)
         key = hashlib.sha256(image).hexdigest()[:32]
-        write_atomically(self._path(key, request), image, force=True)
+        path = self._path(key, request)
+        if not path.exists():  # its name says what is in it
+            write_atomically(path, image, force=True)
         words = [str(request.get(name, "")) for name in _SEARCHED]
         facts = {
             "id": key,

@@ -9,6 +9,7 @@ waiting idle for the next request, cost as much a second and are in no result.
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -101,3 +102,9 @@ class Meter:
         for share in self._running:
             share.seconds += (now - self._last) / len(self._running)
         self._last = now
+
+
+def dollars(usd: float) -> str:
+    """For people: in cents, or to three digits where that would say too little."""
+    small = usd < 0.1 and round(usd, 2) != usd
+    return f"${usd:,.{2 - math.floor(math.log10(usd)) if small else 2}f}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import logging
 import os
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from shared.api import ApiOptions, create_api
-from shared.api.logs import JsonFormatter
+from shared.api.logs import log_to_stderr
 from shared.api.options import DAY
 from shared.api.server import Server, listen
 from shared.backends import Backend, Opening, find_backend, open_backend, read_backends
@@ -157,13 +156,3 @@ def announce(address: str, keys: tuple[str, ...]) -> None:
 
 def address(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def log_to_stderr() -> None:
-    """The other commands keep logs off the terminal; of a server they are the only sign."""
-    logging.disable(logging.NOTSET)
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    for name in ("shared", "uvicorn.error"):
-        logging.getLogger(name).setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""A site: the HTTP API and, where Gradio is installed, the page at `/`, in one process."""
+"""A site: the HTTP API and, where their packages are installed, MCP at `/mcp` and the page at `/`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from shared.api import ApiOptions, create_api
 from shared.backends import Backend
+from shared.backends.router import Router
 from shared.gallery import Gallery
 from shared.store import Store
 
@@ -20,8 +21,13 @@ def create_site(backend: Backend, folder: Path, options: ApiOptions | None = Non
     """
     options = options or ApiOptions()
     site = create_api(backend, Store(folder), options)
-    if importlib.util.find_spec("gradio"):
+    gallery = Gallery(folder / "gallery", options.keep_bytes)
+    if importlib.util.find_spec("mcp") and isinstance(backend, Router):  # its callers choose one
+        from shared.mcp.http import HttpOptions, mount_mcp
+
+        mount_mcp(site, backend, gallery, HttpOptions(options.keys, options.hosts, options.origins))
+    if importlib.util.find_spec("gradio"):  # last, for it answers to every path
         from space.page.mounting import mount_page
 
-        mount_page(site, backend, Gallery(folder / "gallery", options.keep_bytes), options)
+        mount_page(site, backend, gallery, options)
     return site

@@ -24,10 +24,11 @@ hypothesis.settings.load_profile("cygnet")
 def no_settings_from_outside(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    home = tmp_path_factory.mktemp("home")
     for variable in (*VARIABLES, *KEY_VARIABLES.values()):
         monkeypatch.delenv(variable, raising=False)
     for folder in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):  # the user's own backends and pictures
-        monkeypatch.setenv(folder, str(tmp_path_factory.getbasetemp() / folder))
+        monkeypatch.setenv(folder, str(home / folder))
     settings.cache_clear()
 
 

@@ -36,6 +36,12 @@ def code(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), flags=re.M | re.S)
 
 
+def files(page: Path) -> dict[str, str]:
+    """The page's code blocks that are files: the fence says the name after the language."""
+    found = re.findall(r"^```\w+ (\S+)\n(.*?)^```$", page.read_text(), flags=re.M | re.S)
+    return dict(found)
+
+
 def commands(page: Path) -> list[str]:
     """The page's lines that call `cygnet`, in order."""
     lines = "".join(code(page, "sh")).splitlines()
@@ -56,6 +62,8 @@ def test_the_commands_of_a_page_run_one_after_the_other(
 ) -> None:
     use_fake()
     write_checkpoint(folder / "my-wan")
+    for file, text in files(page).items():
+        (folder / file).write_text(text)
     for command in commands(page):
         words = shlex.split(command)
         with monkeypatch.context() as environment:

@@ -19,6 +19,7 @@ from shared.contract import Timings, clean_text
 from shared.errors import InvalidRequest, NoRecipeInImage, UnreadableImage
 from shared.files import is_folder
 from shared.images import SUFFIXES, read_recipe
+from shared.prices import dollars
 
 SHEET = "contact-sheet"
 """What the names of contact sheets begin with."""
@@ -90,7 +91,7 @@ def _of_manifest(manifest: Manifest, folder: Path, contents: Contents) -> Iterat
             "Template": entry.template.get("prompt"),
             "Backend": " on ".join(filter(None, (entry.backend, entry.device))),
             "Time": _seconds(entry.timings) if entry.timings else None,
-            "Cost": f"${entry.cost_usd:.4f}" if entry.cost_usd else None,
+            "Cost": dollars(entry.cost_usd) if entry.cost_usd else None,
         }
         if picture := _shown(folder, path, entry.request, more):
             yield picture

@@ -28,6 +28,10 @@ _REQUEST_HEADERS = [
     "Content-Type",
     "Idempotency-Key",
     "Last-Event-ID",
+    "Mcp-Method",  # where MCP is served beside it
+    "Mcp-Name",
+    "Mcp-Protocol-Version",
+    "Mcp-Session-Id",
     "Priority",
     "X-Request-Id",
 ]
@@ -68,7 +72,7 @@ def create_app(jobs: JobService, options: ApiOptions, metrics: Metrics | None = 
             allow_origins=options.origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=_REQUEST_HEADERS,
-            expose_headers=["Location", "Retry-After", "X-Request-Id"],
+            expose_headers=["Location", "Mcp-Session-Id", "Retry-After", "X-Request-Id"],
         )
     app.add_middleware(RequestLog, metrics)
     return app

@@ -21,3 +21,13 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             told["traceback"] = self.formatException(record.exc_info)
         return json.dumps(told)
+
+
+def log_to_stderr() -> None:
+    """The other commands keep logs off the terminal; of a server they are the only sign."""
+    logging.disable(logging.NOTSET)
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for name in ("shared", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""uvicorn around an app whose `state.runner` has the work: where it listens, and how it stops."""
+"""uvicorn around an app whose `state.jobs` has the work: where it listens, and how it stops."""
 
 from __future__ import annotations
 

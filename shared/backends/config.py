@@ -28,6 +28,9 @@ ADDRESS_VARIABLES = {"api": "CYGNET_API_URL", "modal": "CYGNET_MODAL_URL", "spac
 KEY_VARIABLES = {"api": "CYGNET_API_KEY", "modal": "CYGNET_MODAL_KEY", "space": "HF_TOKEN"}
 """Where the address and the key of a kind come from if the file gives neither."""
 
+_URL = re.compile(r"https?://[^\s/]+(/\S*)?")
+_SPACE = re.compile(rf"[\w.-]+/[\w.-]+|{_URL.pattern}")
+
 _KEYS = {"key", "api_key", "apikey", "token", "secret", "password"}
 
 
@@ -56,18 +59,23 @@ class BackendConfig(_Section):
             raise PydanticCustomError("auto", "auto is the name of the choice among all of them")
         return name
 
-    @model_validator(mode="after")
-    def _has_what_its_kind_has(self) -> BackendConfig:
-        if self.kind not in ADDRESS_VARIABLES and (self.address or self.key_variable):
-            raise PydanticCustomError("kind", "a backend of this kind has no address and no key")
-        return self
-
     @field_validator("address")
     @classmethod
     def _holds_no_password(cls, address: str | None) -> str | None:
-        if address and "@" in address.split("//")[-1].split("/")[0]:
+        if address and "@" in address:
             raise PydanticCustomError("password", "an address holds no user and no password")
         return address
+
+    @model_validator(mode="after")
+    def _is_of_its_kind(self) -> BackendConfig:
+        if self.name in get_args(Kind) and self.name != self.kind:
+            raise PydanticCustomError("kind", "the name of a kind is for a backend of that kind")
+        if not self.is_elsewhere and (self.address or self.key_variable):
+            raise PydanticCustomError("kind", "a backend of this kind has no address and no key")
+        pattern = _SPACE if self.kind == "space" else _URL
+        if self.address and not pattern.fullmatch(self.address):
+            raise PydanticCustomError("address", "its address is none of its kind")
+        return self
 
     @property
     def key(self) -> str:
@@ -97,9 +105,14 @@ class BackendConfig(_Section):
         )
 
     @property
+    def is_elsewhere(self) -> bool:
+        """Whether it has an address, and is not this machine's own."""
+        return self.kind in ADDRESS_VARIABLES
+
+    @property
     def is_free(self) -> bool:
         """Whether calls are nobody's business: they stay on this machine, and cost nothing."""
-        return self.kind in ("local", "fake") and not self.price
+        return not self.is_elsewhere and not self.price
 
     @property
     def price_usd(self) -> float | None:
@@ -172,7 +185,8 @@ def read_backends(file: Path | None = None) -> Backends:
     known = {config.name: config for config in usual} | {
         name: _filled(config) for name, config in told.backends.items()
     }
-    reachable = [name for name in ADDRESS_VARIABLES if known[name].address]
+    named = {None, *(known[name].address for name in told.backends)}
+    reachable = [name for name in ADDRESS_VARIABLES if known[name].address not in named]
     listed = tuple(dict.fromkeys([*told.backends, *reachable, "local"]))
     auto = listed if told.auto is None else tuple(dict.fromkeys(told.auto))
     if strangers := [name for name in auto if name not in known]:
@@ -188,7 +202,7 @@ def _filled(config: BackendConfig) -> BackendConfig:
 
     An address of the file's gets only the key that the file names for it.
     """
-    if config.address or config.kind not in ADDRESS_VARIABLES:
+    if config.address or not config.is_elsewhere:
         return config
     address = {"api": settings().api_url, "modal": settings().modal_url, "space": settings().space}
     return config.model_copy(
@@ -239,6 +253,8 @@ def _refusal(details: ErrorDetails) -> tuple[str, str]:
     match details["type"]:
         case "extra_forbidden":
             return f"{place[:100]} is not a setting", "Take it out"
+        case "missing":
+            return f"{place} is missing", "Add it"
         case "string_pattern_mismatch" if place.endswith("key_variable"):
             return (
                 f"{place} is no name of an environment variable",

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable
 
 from PIL import Image, ImageDraw
 
-from shared.checkpoints import CHECKPOINTS
+from shared.checkpoints import checkpoint_names
 from shared.contract import (
     BackendStatus,
     Done,
@@ -43,8 +43,9 @@ class FakeBackend:
             yield event
 
     async def status(self) -> BackendStatus:
-        names = tuple(checkpoint.name for checkpoint in CHECKPOINTS)
-        return BackendStatus(name=self.name, healthy=True, warm=True, checkpoints=names)
+        return BackendStatus(
+            name=self.name, healthy=True, warm=True, checkpoints=checkpoint_names()
+        )
 
     async def aclose(self) -> None:
         pass

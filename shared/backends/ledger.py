@@ -20,6 +20,7 @@ from pathlib import Path
 from shared.backends.config import BackendConfig, Limits
 from shared.errors import CygnetError, SpendingLimit
 from shared.files import check_folder
+from shared.prices import dollars
 from shared.settings import config_file
 from shared.store.database import sqlite_errors
 
@@ -191,8 +192,3 @@ class Ledger:
             db.close()
             raise
         return db
-
-
-def dollars(usd: float) -> str:
-    """For people: two places, or as many as a small sum needs."""
-    return f"${usd:.2f}" if usd >= 1 or round(usd, 2) == usd else f"${usd:.2g}"

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
-from shared.checkpoints import CHECKPOINTS, Checkpoint, get_checkpoint
+from shared.checkpoints import Checkpoint, checkpoint_names, get_checkpoint
 from shared.contract import BackendStatus, Done, Event, GenerationRequest
 from shared.errors import CygnetError, PackageMissing
 from shared.settings import Acceleration
@@ -78,7 +78,7 @@ class LocalBackend:
             name=self.name,
             healthy=healthy,
             warm=any(engine.loaded.is_set() for engine in self._engines.values()),
-            checkpoints=tuple(checkpoint.name for checkpoint in CHECKPOINTS),
+            checkpoints=checkpoint_names(),
             detail="" if healthy else "torch is not installed.",
             memory_bytes=max(held, default=0) or None,
         )

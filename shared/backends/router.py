@@ -7,6 +7,8 @@ held against the user's limits before it is made. This module does not know how 
 from __future__ import annotations
 
 import asyncio
+import functools
+import math
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing
@@ -29,10 +31,10 @@ from shared.contract import (
 from shared.errors import BackendUnavailable, Cancelled, CygnetError, InvalidRequest
 from shared.settings import data_folder
 
-STATUS_SECONDS = 10.0
+STATUS_SECONDS = 5.0
 """How long a backend may take to say how it is."""
 
-FRESH_SECONDS = 5.0
+FRESH_SECONDS = 15.0
 """How long that is believed."""
 
 BY_NAME = "asked for by name"
@@ -99,28 +101,25 @@ class Router:
         else:
             choices, remarks = [Choice(self.backends.find(name), BY_NAME)], []
         for choice in choices:
-            attempt = Attempt(choice, remarks)
+            attempt, last = Attempt(choice, remarks), choice is choices[-1]
             try:
-                async with aclosing(
-                    self._follow(attempt, request, choice is choices[-1])
-                ) as events:
+                async with aclosing(self._follow(attempt, request, last)) as events:
                     async for event in events:
                         yield event
                 return
             except (InvalidRequest, Cancelled):
                 raise  # nobody else should do better
             except CygnetError as error:
-                if choice is choices[-1] and not remarks:
+                self._forget(choice.config.name)
+                if last and not remarks:
                     raise
                 remarks.append(f"{choice.config.name} did not serve: {error.message}")
                 if attempt.began or error.began:
                     remarks.append("Nothing was sent elsewhere: its work may have begun.")
-                elif choice is not choices[-1]:
+                elif not last:
                     continue
                 error.message = " ".join(remarks)
                 raise
-            finally:
-                self._forget(choice.config.name)
         raise BackendUnavailable(
             " ".join(["No backend can draw this.", *remarks]),
             "Mend one of them; `cygnet backends` shows them all.",
@@ -139,6 +138,7 @@ class Router:
                     event = attempt.signed(event)
                     if isinstance(event, Done):  # nobody may read on after it
                         await asyncio.to_thread(self._settle, call, attempt, event.result)
+                        self._forget(config.name)
                     yield event
         except CygnetError as error:
             if not (attempt.began or error.began):
@@ -198,7 +198,7 @@ class Router:
         return choices, remarks
 
     def _backend(self, config: BackendConfig, fail_fast: bool = False) -> Backend:
-        key = (config.name, fail_fast and config.kind not in ("local", "fake"))
+        key = (config.name, fail_fast and config.is_elsewhere)
         if key not in self._opened:
             self._opened[key] = self._open(config, replace(self._how, fail_fast=key[1]))
             self._closing.push_async_callback(self._opened[key].aclose)
@@ -207,11 +207,13 @@ class Router:
     async def _status(self, name: str) -> BackendStatus:
         """As it was a moment ago, or as it is; those who ask at once share the answer."""
         known = self._statuses.get(name)
-        if known is None or (known.answered and self._now() - known.answered > FRESH_SECONDS):
+        if known is None or self._now() > known.believed_until:
             known = self._statuses[name] = _Status(asyncio.create_task(self._ask(name)))
-        status = await asyncio.shield(known.task)
-        known.answered = known.answered or self._now()
-        return status
+            known.task.add_done_callback(functools.partial(self._date, known))
+        return await asyncio.shield(known.task)
+
+    def _date(self, known: _Status, _: object) -> None:
+        known.believed_until = self._now() + FRESH_SECONDS
 
     def _forget(self, name: str) -> None:
         """What a call has found out is newer than what was known."""
@@ -251,10 +253,10 @@ class Router:
 
 @dataclass
 class _Status:
-    """What a backend said of itself, and when; or that it was asked."""
+    """What a backend said of itself, or is about to say."""
 
     task: asyncio.Task[BackendStatus]
-    answered: float | None = None
+    believed_until: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -291,6 +293,6 @@ class Attempt:
         if result.backend_reason not in ("", f"{BY_NAME}."):  # a server may choose as well
             sentences.append(f"There {result.backend} served: {result.backend_reason}")
         said: dict[str, object] = {"backend": config.name, "backend_reason": " ".join(sentences)}
-        if result.cost_usd is None and config.price_usd is not None:
-            said["cost_usd"] = config.price_usd * len(result.seeds)
+        if result.cost_usd is None and config.price is not None:
+            said["cost_usd"] = config.price * len(result.seeds)
         return Done(result=result.model_copy(update=said))

@@ -15,23 +15,28 @@ import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import quote
 
 import httpx
 
 from shared.backends.api_client import MAX_TRIES, TIMEOUT, wait_before
+from shared.backends.space_calls import Calls, Lost, NotNow
 from shared.backends.space_host import SpaceHost, no_entry
-from shared.backends.space_messages import AGAIN, ImageFile, Message, event_of, read_message
+from shared.backends.space_messages import (
+    AGAIN,
+    ImageFile,
+    Message,
+    event_of,
+    not_ours,
+    read_message,
+)
 from shared.backends.sse import read_messages
-from shared.contract import BackendStatus, Done, Event, GenerationRequest, ImageReady
-from shared.errors import BackendUnavailable, CygnetError, QueueFull, UnreadableImage
+from shared.contract import BackendStatus, Done, Event, GenerationRequest, ImageReady, Starting
+from shared.errors import BackendUnavailable, CygnetError, NotFound, Unauthorised, UnreadableImage
 from shared.images import MAX_FILE_BYTES, thumbnail
 
 MAX_STARTING_TRIES = 60
 """While the Space is built or woken: about ten minutes, with the longest wait between two."""
-
-_TRY_AGAIN = {408, 425, 429, 502, 503, 504}
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,16 @@ class _Endpoint:
 
     def url(self, path: str) -> str:
         return f"{self.address}/gradio_api/{path}"
+
+
+@dataclass
+class _Call:
+    """One generation: a session of Gradio's, and the name it gave it, once known."""
+
+    endpoint: _Endpoint
+    session: str
+    event_id: str = ""
+    ended: bool = False
 
 
 class SpaceBackend:
@@ -66,11 +81,10 @@ class SpaceBackend:
         wait: Callable[[int, float | None], float] = wait_before,
         fail_fast: bool = False,
     ) -> None:
-        self._wait = wait
-        self._fail_fast = fail_fast
         # Not kept alive: after an error, Gradio's server closes a connection under the next call.
         limits = httpx.Limits(max_keepalive_connections=0)
         self._client = httpx.AsyncClient(timeout=TIMEOUT, transport=transport, limits=limits)
+        self._calls = Calls(self._client, wait, fail_fast)
         self._host = SpaceHost(space, hub, self._client)
         if token and self._host.is_the_hubs:
             bearer = f"Bearer {token}"  # the app may have a use of its own for the first
@@ -78,29 +92,14 @@ class SpaceBackend:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """The events of one call; closing the iterator cancels it before its next step."""
-        endpoint = await self._find()
-        session, event_id = secrets.token_hex(16), ""
-        ended = False
-        try:
-            async with aclosing(self._messages(endpoint, request, session)) as messages:
-                async for message in messages:
-                    event_id = message.event_id or event_id
-                    ended = message.msg == "process_completed"
-                    event = event_of(message)
-                    if isinstance(event, ImageFile):
-                        event = await self._fetch(endpoint, event)
-                    if event:
-                        ended = ended or isinstance(event, Done)
+        async with aclosing(self._find()) as found:
+            async for one in found:
+                if isinstance(one, Starting):
+                    yield one
+                    continue
+                async with aclosing(self._run(one, request)) as events:
+                    async for event in events:
                         yield event
-                    if isinstance(event, Done):
-                        return
-            raise BackendUnavailable("The Space's stream ended before the work was done.", AGAIN)
-        except CygnetError as error:
-            error.began = (error.began or bool(event_id)) and not ended
-            raise
-        finally:
-            if event_id and not ended:
-                await self._cancel(endpoint, session, event_id)
 
     async def status(self) -> BackendStatus:
         """What the Hub says of the Space, which wakes nothing; of an address, what is said there."""
@@ -110,8 +109,8 @@ class SpaceBackend:
                     name=self.name, healthy=not stage.down, warm=stage.running, detail=str(stage)
                 )
             address = await self._host.address()
-            ready = (await self._call("GET", f"{address}/readyz", tries=1)).json()
-            models = (await self._call("GET", f"{address}/v1/models", tries=1)).json()
+            ready = await self._calls.made("GET", f"{address}/readyz", tries=1)
+            models = await self._calls.made("GET", f"{address}/v1/models", tries=1)
             return BackendStatus(
                 name=self.name,
                 healthy=True,
@@ -126,13 +125,37 @@ class SpaceBackend:
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def _find(self) -> _Endpoint:
+    async def _find(self) -> AsyncGenerator[Starting | _Endpoint, None]:
+        """The endpoint, in the end; before it, once, that the Space has to be started."""
         address = await self._host.address()
-        config = await self._call("GET", f"{address}/config")
-        info = await self._call("GET", f"{address}/gradio_api/info")
+        told = False
+        for attempt in itertools.count(1):
+            try:
+                config = await self._calls.once("GET", f"{address}/config")
+                yield await self._endpoint(address, config)
+                return
+            except NotNow as failed:
+                failure, limit = failed.error, MAX_TRIES
+            except (NotFound, Unauthorised) as refused:  # the Hub's word for what does not run yet
+                failure, limit = refused, 1
+            stage = await self._host.stage()
+            if stage and stage.down:
+                raise stage.error() from failure
+            if stage and stage.starting:
+                limit = MAX_STARTING_TRIES
+            if self._calls.fail_fast or attempt >= limit:
+                raise failure
+            if stage and stage.starting and not told:
+                told = True
+                yield Starting()
+            await self._calls.pause(attempt)
+
+    async def _endpoint(self, address: str, config: httpx.Response) -> _Endpoint:
+        """Raises `BackendUnavailable` if that is no Space of ours."""
         try:
+            info = await self._calls.made("GET", f"{address}/gradio_api/info")
             functions = {one["api_name"]: one["id"] for one in config.json()["dependencies"]}
-            described = info.json()["named_endpoints"]["/generate"]["parameters"]
+            described = info["named_endpoints"]["/generate"]["parameters"]
             names = tuple(str(one["parameter_name"]) for one in described)
             if unknown := set(names) - set(GenerationRequest.model_fields):
                 raise KeyError(*unknown)
@@ -142,46 +165,76 @@ class SpaceBackend:
                 "That is no Cygnet Space, or one of another version.", "Check its name."
             ) from error
 
+    async def _run(
+        self, endpoint: _Endpoint, request: GenerationRequest
+    ) -> AsyncGenerator[Event, None]:
+        call = _Call(endpoint, secrets.token_hex(16))
+        try:
+            async with aclosing(self._messages(call, request)) as messages:
+                async for message in messages:
+                    event = event_of(message)
+                    if isinstance(event, ImageFile):
+                        event = await self._fetch(call.endpoint, event)
+                    call.ended |= isinstance(event, Done)
+                    if event:
+                        yield event
+                    if isinstance(event, Done):
+                        break
+                else:
+                    raise BackendUnavailable("The Space's stream ended too early.", AGAIN)
+        except CygnetError as error:
+            error.began = bool(error.began or call.event_id) and not call.ended
+            raise
+        finally:
+            if call.event_id and not call.ended:
+                await self._cancel(call)
+
     async def _messages(
-        self, endpoint: _Endpoint, request: GenerationRequest, session: str
+        self, call: _Call, request: GenerationRequest
     ) -> AsyncGenerator[Message, None]:
-        """What the queue says of the call, once it is there.
+        """What the queue says of the call, to its end.
 
         A call whose answer was lost may have come: it is sent again only if the Space has no such
         session.
         """
         fields = request.model_dump(mode="json")
-        call = {"data": [fields[name] for name in endpoint.parameters], "session_hash": session}
+        data = [fields[name] for name in call.endpoint.parameters]
         for attempt in itertools.count(1):
-            taken = await self._submit(endpoint, call)
-            async with aclosing(self._listen(endpoint, session)) as messages:
+            await self._submit(call, data)
+            async with aclosing(self._listen(call)) as messages:
                 async for message in messages:
                     if message.session_not_found:
                         break
+                    call.event_id = message.event_id or call.event_id
+                    call.ended |= message.msg == "process_completed"
                     yield message
                 else:
                     return
-            if taken or attempt == MAX_TRIES:
-                raise _begun(BackendUnavailable("The Space lost the request.", AGAIN))
-            await asyncio.sleep(self._wait(attempt, None))
+            if call.event_id or attempt == MAX_TRIES:
+                raise BackendUnavailable("The Space lost the request.", AGAIN)
+            await self._calls.pause(attempt)
 
-    async def _submit(self, endpoint: _Endpoint, call: dict[str, object]) -> bool:
-        """Whether the Space says that it has the call; False if its answer did not come."""
+    async def _submit(self, call: _Call, data: list[object]) -> None:
+        """Put the call into the queue. Its `event_id` stays empty if the answer does not come."""
+        body = {"data": data, "session_hash": call.session}
         try:
-            await self._call("POST", endpoint.url("call/generate"), json=call)
-            return True
-        except _Lost:
-            return False
+            answer = await self._calls.made("POST", call.endpoint.url("call/generate"), json=body)
+            call.event_id = str(answer["event_id"])
+        except Lost:
+            pass
+        except (ValueError, KeyError, TypeError) as error:
+            raise _begun(not_ours()) from error
 
-    async def _listen(self, endpoint: _Endpoint, session: str) -> AsyncGenerator[Message, None]:
+    async def _listen(self, call: _Call) -> AsyncGenerator[Message, None]:
         """The session's stream. Its messages wait for the first who listens, and for no second."""
         heard = False
+        url = call.endpoint.url(f"queue/data?session_hash={call.session}")
         for attempt in itertools.count(1):
             try:
-                url = endpoint.url(f"queue/data?session_hash={session}")
                 async with self._client.stream("GET", url) as answer:
                     if not answer.is_success:
-                        raise _begun(no_entry(answer, endpoint.address))
+                        await answer.aread()
+                        raise _begun(no_entry(answer, call.endpoint.address))
                     async for message in read_messages(answer.aiter_lines()):
                         heard = True
                         yield read_message(message.data)
@@ -190,13 +243,17 @@ class SpaceBackend:
                 if heard or attempt == MAX_TRIES:
                     broke = BackendUnavailable("The connection to the Space broke.", AGAIN)
                     raise _begun(broke) from error
-            await asyncio.sleep(self._wait(attempt, None))
+            await self._calls.pause(attempt)
 
-    async def _cancel(self, endpoint: _Endpoint, session: str, event_id: str) -> None:
+    async def _cancel(self, call: _Call) -> None:
         """Tell the Space that nobody listens; where it cannot be told, it finds out by itself."""
-        asked = {"session_hash": session, "fn_index": endpoint.index, "event_id": event_id}
+        asked = {
+            "session_hash": call.session,
+            "fn_index": call.endpoint.index,
+            "event_id": call.event_id,
+        }
         with contextlib.suppress(httpx.HTTPError, RuntimeError):  # the latter: closed already
-            await asyncio.shield(self._client.post(endpoint.url("cancel"), json=asked))
+            await asyncio.shield(self._client.post(call.endpoint.url("cancel"), json=asked))
 
     async def _fetch(self, endpoint: _Endpoint, event: ImageFile) -> ImageReady:
         """The event with its file, which has to be a whole picture whatever it is said to be."""
@@ -211,13 +268,14 @@ class SpaceBackend:
                     raise BackendUnavailable(
                         f"Image {event.index + 1} did not come whole from the Space.", AGAIN
                     ) from error
-            await asyncio.sleep(self._wait(attempt, None))
+            await self._calls.pause(attempt)
         raise AssertionError("the loop ends by returning or raising")
 
     async def _read(self, url: str) -> bytes:
         data = bytearray()
         async with self._client.stream("GET", url) as answer:
             if not answer.is_success:
+                await answer.aread()
                 raise no_entry(answer, str(answer.url.host))
             async for chunk in answer.aiter_bytes():
                 data += chunk
@@ -225,55 +283,7 @@ class SpaceBackend:
                     raise BackendUnavailable("The Space sent a file too large.", AGAIN)
         return bytes(data)
 
-    async def _call(
-        self, method: str, url: str, tries: int = MAX_TRIES, **options: Any
-    ) -> httpx.Response:
-        """A call's good answer, waited for while the Space starts.
-
-        A GET is repeated; a POST only after an answer that says it was not taken. Raises `_Lost`
-        for a POST without an answer.
-        """
-        for attempt in itertools.count(1):
-            try:
-                answer = await self._client.request(method, url, **options)
-                if answer.is_success:
-                    return answer
-                failure, again = _refusal(answer), answer.status_code in _TRY_AGAIN
-            except httpx.RequestError as error:
-                if method == "POST" and not isinstance(error, _NEVER_SENT):
-                    raise _Lost from error
-                failure, again = _unreachable(error), True
-            stage = await self._host.stage()
-            if stage and stage.down:
-                raise stage.error()
-            starting = bool(stage and stage.starting)
-            limit = MAX_STARTING_TRIES if starting else tries
-            if self._fail_fast or not (again or starting) or attempt >= limit:
-                raise failure
-            await asyncio.sleep(self._wait(attempt, None))
-        raise AssertionError("the loop ends by returning or raising")
-
 
 def _begun(error: CygnetError) -> CygnetError:
     error.began = True
     return error
-
-
-class _Lost(Exception):
-    """A call went out, and whether it came is not known."""
-
-
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-
-
-def _refusal(answer: httpx.Response) -> CygnetError:
-    if answer.status_code == 503 and "queue is full" in answer.text[:1000].lower():
-        return QueueFull("As many calls wait at the Space as may wait.", "Try again in a while.")
-    return no_entry(answer, str(answer.url.host))
-
-
-def _unreachable(error: httpx.RequestError) -> BackendUnavailable:
-    return BackendUnavailable(
-        f"The Space cannot be reached ({type(error).__name__}).",
-        "Check its name or address and the network.",
-    )

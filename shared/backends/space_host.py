@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import httpx
 
-from shared.errors import BackendUnavailable, NotFound, Unauthorised
+from shared.errors import BackendUnavailable, CygnetError, NotFound, Unauthorised, error_of
 
 _RUNNING = {"RUNNING", "RUNNING_BUILDING", "RUNNING_APP_STARTING"}
-_STARTING = {"SLEEPING", "BUILDING", "APP_STARTING", "RESTARTING"}
-_RESTING = {"PAUSED", "STOPPED"}
+_STARTING = {"SLEEPING", "STOPPED", "BUILDING", "APP_STARTING", "RESTARTING"}
 _BROKEN = {"NO_APP_FILE", "CONFIG_ERROR", "BUILD_ERROR", "RUNTIME_ERROR", "DELETING"}
 
 
@@ -32,13 +31,13 @@ class Stage:
     @property
     def down(self) -> bool:
         """Whether it takes a person to get it running."""
-        return self.name in _RESTING | _BROKEN
+        return self.name == "PAUSED" or self.name in _BROKEN
 
     def __str__(self) -> str:
         return f"The Space is {self.name.lower().replace('_', ' ')}."
 
     def error(self) -> BackendUnavailable:
-        if self.name in _RESTING:
+        if self.name == "PAUSED":
             return BackendUnavailable(str(self), "Its owner can restart it in its settings.")
         return BackendUnavailable(str(self), "Its log on the Hub says why; its owner can read it.")
 
@@ -89,8 +88,16 @@ class SpaceHost:
             return None
 
 
-def no_entry(answer: httpx.Response, space: str) -> Unauthorised | NotFound | BackendUnavailable:
-    """What a refusal from before the Space means. The Hub answers 404 for what it does not show."""
+def no_entry(answer: httpx.Response, space: str) -> CygnetError:
+    """What a refusal from before Gradio means: one of our own servers', else the Hub's.
+
+    The Hub answers 404 for what it does not show.
+    """
+    try:
+        told = answer.json()
+        return error_of(str(told["code"]), str(told["detail"]), str(told["next_step"]))
+    except (ValueError, KeyError, TypeError):
+        pass
     match answer.status_code:
         case 401 | 403:
             return Unauthorised(

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from shared.contract import Done, Queued, Step, clean_text
+from shared.contract import Done, Queued, Starting, Step, clean_text
 from shared.errors import (
     BackendUnavailable,
     Cancelled,
@@ -54,8 +54,8 @@ class ImageFile(BaseModel):
     image: _File
 
 
-_EVENT: TypeAdapter[Queued | Step | ImageFile | Done] = TypeAdapter(
-    Queued | Step | ImageFile | Done
+_EVENT: TypeAdapter[Queued | Starting | Step | ImageFile | Done] = TypeAdapter(
+    Queued | Starting | Step | ImageFile | Done
 )
 
 
@@ -64,10 +64,10 @@ def read_message(data: str) -> Message:
     try:
         return Message.model_validate_json(data)
     except ValidationError as error:
-        raise _not_ours() from error
+        raise not_ours() from error
 
 
-def event_of(message: Message) -> Queued | Step | ImageFile | Done | None:
+def event_of(message: Message) -> Queued | Starting | Step | ImageFile | Done | None:
     """The event that a message carries, if it is one that does. Raises the error that it tells."""
     match message.msg:
         case "estimation" if message.rank is not None:
@@ -87,11 +87,11 @@ def event_of(message: Message) -> Queued | Step | ImageFile | Done | None:
     return None
 
 
-def _event(output: dict[str, Any]) -> Queued | Step | ImageFile | Done:
+def _event(output: dict[str, Any]) -> Queued | Starting | Step | ImageFile | Done:
     try:
         return _EVENT.validate_json(json.dumps(output["data"][0]))
     except (ValidationError, KeyError, IndexError, TypeError) as error:
-        raise _not_ours() from error
+        raise not_ours() from error
 
 
 def _error(title: str, said: object) -> CygnetError:
@@ -123,7 +123,7 @@ def _plain(said: object) -> str:
     return clean_text(str(said or ""))[:MAX_SAID].rstrip(". ")
 
 
-def _not_ours() -> InternalError:
+def not_ours() -> InternalError:
     return InternalError(
         "The Space sent something that is no event.",
         "Check that its version of Cygnet is this one.",

@@ -54,6 +54,8 @@ class Checked:
     pictures: int = 0
     done: int = 0
     cost_usd: float = 0.0
+    damaged: int = 0
+    """Lines of the manifest that make no sense."""
     first: list[tuple[str, Item]] = field(default_factory=list)
     """The first pictures, with the names that their files get."""
     refused: int = 0
@@ -99,6 +101,7 @@ class Batch:
 
         with self._folder(readonly=True) as folder:
             checked.cost_usd = folder.manifest.cost_usd
+            checked.damaged = folder.manifest.damaged
             for item in self._plan.items(refuse):
                 if item.number > MAX_PICTURES:
                     raise InvalidRequest(

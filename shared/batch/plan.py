@@ -18,7 +18,6 @@ from shared.batch import templates
 from shared.batch.source import Row, Source
 from shared.batch.templates import Pattern, Words, figure
 from shared.contract import (
-    SEED,
     GenerationRequest,
     clean_text,
     number_from_text,
@@ -27,6 +26,9 @@ from shared.contract import (
 from shared.errors import InputError, InvalidRequest
 
 MAX_PICTURES = 1_000_000
+
+_SEEDS = 2**32
+"""A seed may be larger, but names and labels are read by people."""
 
 _TEXTS = {"prompt", "negative_prompt", "checkpoint", "scheduler", "output_format"}
 
@@ -123,7 +125,7 @@ class Plan:
         """One of a row's requests, the first picture of which is picture `number`."""
         first, end = (edge * row.count // row.takes for edge in (take, take + 1))
         index = first + self._derive("sample", row.line, take) % (end - first)
-        values: dict[str, Any] = {"seed": self._derive("seed", number) % (SEED.high + 1)}
+        values: dict[str, Any] = {"seed": self._derive("seed", number) % _SEEDS}
         values |= row.fixed
         for name, text in templates.pick(row.patterns, index).items():
             values[name] = text if name in _TEXTS else number_from_text(text)

@@ -11,6 +11,7 @@ from datetime import timedelta
 from shared import console
 from shared.batch.manifest import Entry
 from shared.contract import clean_text
+from shared.prices import dollars
 
 _WINDOW = 200
 """Pictures over which the rate is taken."""
@@ -45,7 +46,7 @@ class Tally:
             left = timedelta(seconds=round((self.total - self.done - self.failed) / rate))
             parts += [_rate(rate), f"{left} left"]
         if self.cost_usd:
-            parts.append(f"${self.cost_usd:,.2f}")
+            parts.append(dollars(self.cost_usd))
         if self.failed:
             parts.append(f"{self.failed:,} failed")
         return " · ".join(parts)

@@ -8,9 +8,9 @@ import json
 
 from shared.backends import find_backend
 from shared.backends.config import AUTO
-from shared.backends.ledger import dollars
 from shared.backends.router import BackendRow
 from shared.cli.parser import Commands
+from shared.prices import dollars
 from shared.settings import config_file
 
 _COLUMNS = "{:>2} {:<20} {:<6} {:<5} {:>9} {:>9}  {}"
@@ -41,6 +41,7 @@ async def _statuses() -> list[BackendRow]:
 def _print(rows: list[BackendRow]) -> None:
     """In 80 columns: a line of facts each, and then words."""
     from rich.console import Console
+    from rich.padding import Padding
     from rich.text import Text
 
     console = Console(width=80)
@@ -58,8 +59,9 @@ def _print(rows: list[BackendRow]) -> None:
         )
         console.print(Text.assemble(facts[:3], (facts[3:23], "bold"), facts[23:]), soft_wrap=True)
         for line in filter(None, (row.detail, ", ".join(row.checkpoints))):
-            console.print(Text(f"   {line}", style="dim"))
-    console.print(Text(f"   numbered as auto tries them; {config_file()}", style="dim"))
+            console.print(Padding(Text(line, style="dim"), (0, 0, 0, 3), expand=False))
+    where = f"Numbered as auto prefers them among equals. More of them: {config_file()}"
+    console.print(Text(where, style="dim"), soft_wrap=True)
 
 
 def _state(row: BackendRow) -> str:

@@ -88,6 +88,8 @@ def run_batch(
         goal = checked.done + (options.limit or checked.pictures)
         tally = Tally(min(goal, checked.pictures), checked.done, checked.cost_usd)
         progress = progress_for(tally, quiet)
+        if checked.damaged:
+            progress.note(f"Damaged lines of the manifest: {checked.damaged:,}. The files count.")
         with progress, CtrlC(progress) as ctrl_c:
             asyncio.run(_run(batch, open_backend(), progress, ctrl_c))
         _list_failures(batch, checked.pictures)

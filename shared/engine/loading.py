@@ -26,7 +26,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from huggingface_hub import hf_hub_download, snapshot_download
 from safetensors.torch import load_file
 
-from shared.checkpoints import Checkpoint, Lora
+from shared.checkpoints import FILES, Checkpoint, Lora
 from shared.engine import denoising
 from shared.engine.acceleration import (
     check_memory,
@@ -45,13 +45,6 @@ from shared.settings import Acceleration
 
 TEXT_ENCODERS = ("UMT5EncoderModel", "T5EncoderModel", "BertModel")
 """What a checkpoint may name as its text encoder: no class of a stranger's choice is loaded."""
-
-PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
-FILES = [
-    "model_index.json",
-    *(f"{part}/*.{kind}" for part in PARTS for kind in ("json", "safetensors", "model", "txt")),
-]
-"""What is fetched of a repository: weights as safetensors only, and nothing beside them."""
 
 PREVIEW_FILE = "latent_rgb.safetensors"
 

@@ -7,9 +7,13 @@ to it under a name of its own. Originals lie beside it, under the same key.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hmac
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from mcp.server.auth.middleware.auth_context import get_access_token
+from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
 from pydantic import AnyHttpUrl
@@ -19,10 +23,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from shared.api.security import key_digest
 from shared.backends.router import Router
 from shared.errors import NotFound
 from shared.gallery import Gallery
-from shared.mcp.access import Keys, owner
+from shared.mcp.access import owner
 from shared.mcp.server import BUDGET, create_server
 
 PATH = "/mcp"
@@ -45,21 +50,9 @@ class HttpOptions:
 def mcp_app(
     router: Router, gallery: Gallery, options: HttpOptions | None = None, budget: int = BUDGET
 ) -> Starlette:
-    """An ASGI app that answers at `PATH` and `IMAGES`; it closes neither `router` nor `gallery`.
-
-    A site routes both paths to it, and enters its lifespan.
-    """
+    """An ASGI app that answers at `PATH` and `IMAGES`; it closes neither `router` nor `gallery`."""
     options = options or HttpOptions()
-    server = create_server(router, gallery, budget, **_auth(options.keys))
-    security = _security(options)
-    app = server.streamable_http_app(
-        streamable_http_path=PATH, transport_security=security, max_request_body_size=MAX_BODY
-    )
-    app.state.runner = server.jobs  # what a server stops first
-    app.state.gallery = gallery
-    app.state.keys = bool(options.keys)
-    app.state.security = TransportSecurityMiddleware(security)
-    app.router.routes.append(Route(IMAGES, _image))
+    app = _routes(router, gallery, options, budget)
     if options.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -71,12 +64,57 @@ def mcp_app(
     return app
 
 
+def mount_mcp(site: Starlette, router: Router, gallery: Gallery, options: HttpOptions) -> None:
+    """Serve the same paths in `site`, which closes `router` when it ends."""
+    app = _routes(router, gallery, options, BUDGET)
+    site.router.routes.extend(Route(path, app) for path in (PATH, IMAGES))
+    site.state.on_stop.append(app.state.jobs.cancel)
+    lifespan = site.router.lifespan_context
+
+    @contextlib.asynccontextmanager
+    async def with_mcp(_: Starlette) -> AsyncIterator[None]:
+        async with lifespan(site), app.router.lifespan_context(app):
+            yield
+
+    site.router.lifespan_context = with_mcp
+
+
+def _routes(router: Router, gallery: Gallery, options: HttpOptions, budget: int) -> Starlette:
+    is_private = bool(options.keys or options.hosts)
+    server = create_server(router, gallery, budget, is_private, **_auth(options.keys))
+    security = _security(options)
+    app = server.streamable_http_app(
+        streamable_http_path=PATH, transport_security=security, max_request_body_size=MAX_BODY
+    )
+    app.state.jobs = server.jobs  # what a server stops first
+    app.state.on_stop = []
+    app.state.gallery = gallery
+    app.state.keys = bool(options.keys)
+    app.state.security = TransportSecurityMiddleware(security)
+    app.router.routes.append(Route(IMAGES, _image))
+    return app
+
+
+class _Keys:
+    """Lets in who shows one of the keys: the SDK's bearer middleware asks, and nothing is issued."""
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        self._keys = keys
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        # Every key is compared, each in constant time, so that the time taken tells nothing.
+        matches = [hmac.compare_digest(token.encode(), key.encode()) for key in self._keys]
+        if not any(matches):
+            return None
+        return AccessToken(token=token, client_id=key_digest(token), scopes=[])
+
+
 def _auth(keys: tuple[str, ...]) -> dict[str, object]:
-    """What has the SDK ask for a key. No token is issued, so the issuer is a name and nothing else."""
+    """What has the SDK ask for a key; it wants the name of an issuer too, which is nobody."""
     if not keys:
         return {}
     settings = AuthSettings(issuer_url=AnyHttpUrl("http://localhost"), resource_server_url=None)
-    return {"token_verifier": Keys(keys), "auth": settings}
+    return {"token_verifier": _Keys(keys), "auth": settings}
 
 
 def _security(options: HttpOptions) -> TransportSecuritySettings:

@@ -114,11 +114,15 @@ class Jobs:
             )
         return job
 
+    def cancel(self) -> None:
+        """Cancel what runs."""
+        for job in self._jobs.values():
+            job.cancel()
+
     async def stop(self) -> None:
         """Cancel what runs, and wait until every backend knows."""
-        tasks = [job._task for job in self._jobs.values() if job._task and not job.ended]
-        for task in tasks:
-            task.cancel()
+        self.cancel()
+        tasks = [job._task for job in self._jobs.values() if job._task]
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _forget_the_oldest(self) -> None:

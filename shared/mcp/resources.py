@@ -46,7 +46,7 @@ The idea to turn into a prompt follows as JSON. It is what somebody wants to see
 """
 
 
-def add_resources(server: MCPServer, gallery: Gallery) -> None:
+def add_resources(server: MCPServer, gallery: Gallery, is_private: bool) -> None:
     """The resources and the prompt, on `server`."""
 
     async def read(key: str) -> bytes:
@@ -75,7 +75,7 @@ def add_resources(server: MCPServer, gallery: Gallery) -> None:
         _context: CompletionContext | None,
     ) -> Completion | None:
         """The ids of the newest pictures, where a picture is asked for."""
-        if not isinstance(ref, ResourceTemplateReference):
+        if not is_private or not isinstance(ref, ResourceTemplateReference):
             return None
         pictures = await asyncio.to_thread(gallery.search, owner=owner(), limit=MOST_COMPLETIONS)
         ids = [picture.id for picture in pictures if picture.id.startswith(argument.value)]

@@ -56,12 +56,19 @@ Every answer says where the original file is. A seed draws the same picture agai
 """
 
 
-def create_server(router: Router, gallery: Gallery, budget: int = BUDGET, **auth: Any) -> Server:
+def create_server(
+    router: Router,
+    gallery: Gallery,
+    budget: int = BUDGET,
+    is_private: bool = True,
+    **auth: Any,
+) -> Server:
     """A server that draws on `router` and keeps its pictures in `gallery`; it closes neither.
 
-    `auth` goes to the SDK: `token_verifier` with its `auth` settings.
+    One that is not private is open to strangers: a picture is for who knows its id, and nobody may
+    search them. `auth` goes to the SDK: `token_verifier` with its `auth` settings.
     """
-    tools = Tools(router, gallery, budget)
+    tools = Tools(router, gallery, budget, is_private)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
@@ -101,7 +108,7 @@ def create_server(router: Router, gallery: Gallery, budget: int = BUDGET, **auth
         (tools.list_checkpoints, "List the checkpoints", _READS),
     ):
         server.add_tool(tool, **_about(tool, title, hints))
-    add_resources(server, gallery)
+    add_resources(server, gallery, is_private)
     return server
 
 

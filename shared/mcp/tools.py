@@ -14,7 +14,7 @@ from starlette.requests import Request
 from shared.backends.router import BackendRow, Router
 from shared.checkpoints import CHECKPOINTS, Licence, SchedulerName
 from shared.contract import parse_request
-from shared.errors import Cancelled, UnreadableImage
+from shared.errors import Cancelled, Unauthorised, UnreadableImage
 from shared.gallery import Gallery, Picture
 from shared.mcp import replies
 from shared.mcp.access import owner
@@ -66,11 +66,12 @@ class Checkpoints(BaseModel):
 class Tools:
     """The seven tools over one router and one gallery; no answer is larger than `budget` bytes."""
 
-    def __init__(self, router: Router, gallery: Gallery, budget: int) -> None:
+    def __init__(self, router: Router, gallery: Gallery, budget: int, is_private: bool) -> None:
         self.jobs = Jobs(router, gallery)
         self._router = router
         self._gallery = gallery
         self._budget = budget
+        self._is_private = is_private
 
     async def generate_image(
         self, context: Context, backend: str = "", wait_seconds: float = WAIT, **fields: Any
@@ -127,6 +128,11 @@ class Tools:
         after: Annotated[str | None, WithJsonSchema({"type": "string", "maxLength": 40})] = None,
     ) -> Annotated[CallToolResult, Page]:
         """Searches the pictures that were made here, the newest first, with their settings."""
+        if not self._is_private:
+            raise Unauthorised(
+                "This server is open to strangers, so its pictures cannot be searched.",
+                "Keep the ids that generate_image gives.",
+            )
         found = await asyncio.to_thread(
             self._gallery.search, text, owner=owner(), limit=limit + 1, after=after
         )

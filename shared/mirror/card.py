@@ -46,6 +46,8 @@ class Card(BaseModel):
     disable_embedding: bool
     models: tuple[str, ...]
     tags: tuple[str, ...]
+    preload_from_hub: tuple[str, ...] = ()
+    """Filled in by `publish`, which knows what the Space draws with."""
 
 
 def read_card(readme: str) -> Card:

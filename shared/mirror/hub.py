@@ -19,10 +19,9 @@ from huggingface_hub.hf_api import RepoFile
 from pydantic import SecretStr
 
 from shared import __version__
-from shared.errors import BackendUnavailable, InvalidRequest, Unauthorised
-
-KEPT = ".gitattributes"
-"""The Hub's own file: it says what is stored as a large file."""
+from shared.errors import BackendUnavailable, CygnetError, InvalidRequest, Unauthorised
+from shared.mirror.preload import preloaded
+from shared.mirror.tree import HUBS_OWN, with_preload
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,8 @@ def read_hardware(name: str | None) -> SpaceHardware | None:
 def publish(space: str, tree: Path, wishes: Wishes, token: str | None, hub: str) -> Published:
     """Make or update the Space `OWNER/NAME` on the Hub at `hub`.
 
-    Without a token the one that `hf auth login` stored is used. Raises `Unauthorised`,
+    Without a token the one that `hf auth login` stored is used. What the Space draws with goes into the
+    front matter of `tree`, for Spaces to fetch when they build. Raises `UnknownCheckpoint`, `Unauthorised`,
     `InvalidRequest` or `BackendUnavailable`.
     """
     if space.count("/") != 1:
@@ -70,12 +70,20 @@ def publish(space: str, tree: Path, wishes: Wishes, token: str | None, hub: str)
     hidden = [token or "", *(secret.get_secret_value() for secret in wishes.secrets.values())]
     with _clear_errors(space, hidden):
         created = not api.repo_exists(space, repo_type="space")
+        variables = {} if created else _variables(api, space)
+        if lines := preloaded(api, {**variables, **wishes.variables}):
+            readme = tree / "README.md"
+            readme.write_text(with_preload(readme.read_text(), lines))
         if created:
             _create(api, space, wishes)
         else:
-            _adjust(api, space, wishes)
+            _adjust(api, space, wishes, variables)
         sent, removed = _send(api, space, tree)
     return Published(f"{hub}/spaces/{space}", created, sent, removed)
+
+
+def _variables(api: HfApi, space: str) -> dict[str, str]:
+    return {key: one.value for key, one in api.get_space_variables(space).items()}
 
 
 def _create(api: HfApi, space: str, wishes: Wishes) -> None:
@@ -94,7 +102,7 @@ def _create(api: HfApi, space: str, wishes: Wishes) -> None:
     )
 
 
-def _adjust(api: HfApi, space: str, wishes: Wishes) -> None:
+def _adjust(api: HfApi, space: str, wishes: Wishes, variables: Mapping[str, str]) -> None:
     """Change what differs. Secrets cannot be read back, so those that are given are always set."""
     if wishes.private is not None and api.space_info(space).private != wishes.private:
         api.update_repo_settings(space, repo_type="space", private=wishes.private)
@@ -103,11 +111,9 @@ def _adjust(api: HfApi, space: str, wishes: Wishes) -> None:
         api.request_space_hardware(space, wishes.hardware)
     if wishes.sleep_time not in (None, runtime.sleep_time):
         api.set_space_sleep_time(space, wishes.sleep_time)
-    if wishes.variables:
-        there = {key: one.value for key, one in api.get_space_variables(space).items()}
-        for key, value in wishes.variables.items():
-            if there.get(key) != value:
-                api.add_space_variable(space, key, value)
+    for key, value in wishes.variables.items():
+        if variables.get(key) != value:
+            api.add_space_variable(space, key, value)
     for key, secret in wishes.secrets.items():
         api.add_space_secret(space, key, secret.get_secret_value())
 
@@ -118,7 +124,7 @@ def _send(api: HfApi, space: str, tree: Path) -> tuple[tuple[str, ...], tuple[st
     there = {entry.path: entry for entry in listed if isinstance(entry, RepoFile)}
     here = {path.relative_to(tree).as_posix(): path for path in tree.rglob("*") if path.is_file()}
     sent = sorted(name for name, path in here.items() if not _same(path, there.get(name)))
-    removed = sorted(there.keys() - here.keys() - {KEPT})
+    removed = sorted(there.keys() - here.keys() - {HUBS_OWN})
     if sent or removed:
         api.create_commit(
             space,
@@ -147,6 +153,8 @@ def _clear_errors(space: str, hidden: list[str]) -> Iterator[None]:
     """Whatever goes wrong between here and the Hub becomes one of our errors, without the `hidden`."""
     try:
         yield
+    except CygnetError:
+        raise
     except HFValidationError as error:
         raise _no_name(space) from error
     except HfHubHTTPError as error:

@@ -21,6 +21,7 @@ from shared.contract import (
     parse_request,
 )
 from shared.errors import CygnetError, InvalidRequest
+from shared.prices import dollars
 from space.page import form
 from space.page.form import ENDED, QUIET, Form
 from space.page.markup import address, error_notice, part
@@ -155,14 +156,14 @@ class Grid:
         steps = sum(request.steps for request in requests)
         text = f"{len(requests)} pictures, {steps} steps."
         seconds = [self._workshop.pace.seconds(request) for request in requests]
-        dollars = [self._workshop.pace.dollars(request) for request in requests]
+        prices = [self._workshop.pace.dollars(request) for request in requests]
         if all(seconds):
             text += f" About {sum(filter(None, seconds)):.0f} s, by what {planned.first.checkpoint}"
             text += " took last, one picture after the other."
         else:
             text += " How long it takes is known after the first picture."
-        if all(dollars):
-            text += f" About ${sum(filter(None, dollars)):.4f}."
+        if all(prices):
+            text += f" About {dollars(sum(filter(None, prices)))}."
         return f'<p class="facts" role="status">{html.escape(text)}</p>'
 
     async def draw(

@@ -6,8 +6,10 @@ import asyncio
 import base64
 import contextlib
 import json
+import re
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -225,3 +227,19 @@ async def test_a_name_that_leads_elsewhere_later_is_not_followed_there(
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700:4700::1111"])
 def test_public_addresses_are_public(address: str) -> None:
     assert is_public(address)
+
+
+async def test_the_check_in_the_docs_knows_a_message_from_another(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs/api.md").read_text()
+    [example] = re.findall(r"^```python\n([^`]*?def is_ours.*?)^```$", page, flags=re.M | re.S)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    monkeypatch.setenv("CYGNET_API_KEY", KEY)
+    async with Receiver().listening() as receiver, serving(serve, FakeBackend()) as server:
+        await server.post(webhook=receiver.url)
+        headers, body = await receiver.calls.get()
+    assert names["is_ours"](headers, body)
+    assert not names["is_ours"](headers, body + b" ")
+    assert not names["is_ours"](headers | {"webhook-timestamp": "0"}, body)

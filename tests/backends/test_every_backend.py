@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 
+from shared.api import ApiOptions, create_app
+from shared.api.call_jobs import CallJobs
 from shared.backends import Backend
 from shared.backends.api_client import ApiBackend
+from shared.backends.child import ChildBackend
+from shared.backends.config import BackendConfig, Backends
 from shared.backends.fake import FakeBackend
+from shared.backends.ledger import Ledger
+from shared.backends.modal.client import ModalBackend
+from shared.backends.modal.methods import Methods
+from shared.backends.modal.records import Records
+from shared.backends.router import Router
 from shared.backends.space_client import SpaceBackend
 from shared.contract import Done, Event, GenerationRequest, ImageReady, Queued, Step, collect
 from shared.errors import GenerationError, OutOfMemory
 from shared.images import read_recipe
+from shared.prices import Machine
 from shared.settings import Acceleration
 from tests.api.conftest import Serve, serve
 from tests.engine.conftest import ask, small, small_folder
+from tests.modal.conftest import MemoryTable, TaskCalls, serving
 from tests.space.conftest import Serve as ServeSite
 from tests.space.conftest import serve as serve_site
 
@@ -33,30 +47,66 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(params=["fake", "api", "space", "local"])
+@pytest.fixture(params=["fake", "api", "modal", "space", "local", "child", "router"])
 async def backend(
-    request: pytest.FixtureRequest, serve: Serve, serve_site: ServeSite
+    request: pytest.FixtureRequest,
+    serve: Serve,
+    serve_site: ServeSite,
+    ask: Ask,
+    small_folder: Path,
+    tmp_path: Path,
 ) -> AsyncIterator[Backend]:
-    if request.param == "space":
-        with serve_site(FakeBackend(), grace=0) as url:
-            backend: Backend = SpaceBackend(url)
-            yield backend
-            await backend.aclose()
-        return
-    if request.param == "api":
-        async with serve(FakeBackend(), grace=0) as server:
-            backend = ApiBackend(server.url)
-            yield backend
-            await backend.aclose()
-        return
-    if request.param == "local":
-        from shared.backends.local import LocalBackend
+    async with AsyncExitStack() as servers:
+        match request.param:
+            case "api":
+                server = await servers.enter_async_context(serve(FakeBackend(), grace=0))
+                backend: Backend = ApiBackend(server.url)
+            case "modal":
+                url = await servers.enter_async_context(serving(deployment(ask().checkpoint)))
+                backend = ModalBackend(url)
+            case "space":
+                backend = SpaceBackend(servers.enter_context(serve_site(FakeBackend(), grace=0)))
+            case "local":
+                from shared.backends.local import LocalBackend
 
-        backend = LocalBackend(Acceleration(device="cpu"))
-    else:
-        backend = FakeBackend()
-    yield backend
-    await backend.aclose()
+                backend = LocalBackend(Acceleration(device="cpu"))
+            case "child":
+                program = CHILD.format(folder=str(small_folder))
+                backend = ChildBackend(command=(sys.executable, "-c", program))
+            case "router":
+                backend = Router(BACKENDS, ledger=Ledger(tmp_path))
+            case _:
+                backend = FakeBackend()
+        yield backend
+        await backend.aclose()
+
+
+# Our own server in a process of its own, which is told of the small Wan, and draws without it.
+CHILD = """
+import sys
+from pathlib import Path
+import shared.backends
+from shared.backends.fake import FakeBackend
+from shared.checkpoints import add_folder
+from shared.cli import main
+
+add_folder(Path({folder!r}))
+shared.backends._OPENERS["local"] = lambda *_: FakeBackend()
+sys.exit(main())
+"""
+
+GONE = BackendConfig(name="gone", kind="api", address="http://127.0.0.1:9")
+KNOWN = {"gone": GONE, "fake": BackendConfig(name="fake", kind="fake")}
+BACKENDS = Backends(KNOWN, tuple(KNOWN), tuple(KNOWN))
+"""The first in order cannot be reached, and the second serves."""
+
+
+def deployment(checkpoint: str) -> FastAPI:
+    """The web door of a deployment on Modal that serves a fake."""
+    records = Records(MemoryTable(), MemoryTable())
+    calls = TaskCalls.of(Methods(FakeBackend(), checkpoint, Machine(1, 1)), records)
+    options = ApiOptions()
+    return create_app(CallJobs("modal", calls, records, checkpoint, options), options)
 
 
 async def test_events_come_in_order_and_end_with_the_result(backend: Backend, ask: Ask) -> None:
@@ -101,10 +151,11 @@ async def test_after_one_stops_reading_the_next_is_served(backend: Backend, ask:
     assert (result.seeds, len(images)) == ((7,), 1)
 
 
-async def test_the_status_names_the_checkpoints(backend: Backend) -> None:
+async def test_the_status_names_the_checkpoints(backend: Backend, ask: Ask) -> None:
     status = await backend.status()
     assert status.healthy and status.name == backend.name
-    assert "cygnet-tiny" in status.checkpoints
+    # A deployment serves the one that it has loaded.
+    assert {"cygnet-tiny", ask().checkpoint} & set(status.checkpoints)
 
 
 async def test_to_stop_reading_cancels_the_job_on_the_server(serve: Serve, ask: Ask) -> None:
@@ -130,11 +181,15 @@ async def test_an_error_is_the_same_one_from_wherever_it_comes(
     def no_memory(_: object) -> None:
         raise OutOfMemory("Too large.", "Ask for less.")
 
+    async def check(backend: Backend) -> None:
+        with pytest.raises(GenerationError) as error:
+            await collect(backend.generate(ask()))
+        assert type(error.value) is OutOfMemory
+        assert str(error.value) == "Too large. Ask for less."
+        await backend.aclose()
+
+    await check(FakeBackend(no_memory))
     async with serve(FakeBackend(no_memory)) as server:
-        with serve_site(FakeBackend(no_memory)) as url:
-            for backend in (FakeBackend(no_memory), ApiBackend(server.url), SpaceBackend(url)):
-                with pytest.raises(GenerationError) as error:
-                    await collect(backend.generate(ask()))
-                assert type(error.value) is OutOfMemory
-                assert str(error.value) == "Too large. Ask for less."
-                await backend.aclose()
+        await check(ApiBackend(server.url))
+    with serve_site(FakeBackend(no_memory)) as url:
+        await check(SpaceBackend(url))

@@ -17,13 +17,20 @@ from pathlib import Path
 import httpx
 import pytest
 
-from shared.backends import Backend, Opening, api_client
+from shared.backends import Backend, Opening
 from shared.backends.api_client import ApiBackend
 from shared.backends.config import AUTO, BackendConfig, Backends
 from shared.backends.ledger import Ledger
 from shared.backends.router import Router
 from shared.contract import collect, parse_request
-from shared.errors import BackendUnavailable, CygnetError, InternalError, QueueFull, Unauthorised
+from shared.errors import (
+    BackendUnavailable,
+    CygnetError,
+    InternalError,
+    InvalidCall,
+    QueueFull,
+    Unauthorised,
+)
 from shared.images import read_recipe
 from tests.api.conftest import HeldBackend, Serve, serve
 from tests.backends.faulty_network import Call, Fault, faulty
@@ -193,7 +200,7 @@ CASES = {
         at("submit", hold_the_answer_back), BackendUnavailable, BackendUnavailable, 1, patience=0.1
     ),
     "303": Case(see_other(), None, "studio", 1),
-    "303 to nowhere": Case(at("submit", ELSEWHERE), BackendUnavailable, BackendUnavailable, 0),
+    "303 to nowhere": Case(at("submit", ELSEWHERE), InvalidCall, InvalidCall, 0),
     "303 in a circle": Case(in_a_circle, BackendUnavailable, BackendUnavailable, 0),
     "more length than there is": Case(
         at("submit", length_off_by(10), once=True), None, "studio", 1
@@ -238,7 +245,7 @@ async def test_a_fault_ends_in_a_picture_or_the_right_error_and_no_work_is_done_
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(api_client, "TIMEOUT", httpx.Timeout(case.patience))
+    monkeypatch.setattr(ApiBackend, "timeout", httpx.Timeout(case.patience))
     studio, spare = HeldBackend(), HeldBackend()
     studio.go.set()
     spare.go.set()

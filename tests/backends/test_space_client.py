@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -13,18 +12,14 @@ import pytest
 
 from shared.backends import find_backend
 from shared.backends.api_client import MAX_TRIES
-from shared.backends.fake import FakeBackend, draw
+from shared.backends.fake import FakeBackend
 from shared.backends.space_client import MAX_STARTING_TRIES, SpaceBackend
 from shared.contract import (
-    Done,
-    Event,
-    GenerationResult,
     ImageReady,
     Queued,
+    Starting,
     Step,
-    Timings,
     collect,
-    parse_request,
 )
 from shared.errors import (
     BackendUnavailable,
@@ -38,147 +33,37 @@ from shared.errors import (
     QuotaExceeded,
     Unauthorised,
 )
-from shared.images import encode_image
 from shared.settings import settings
+from tests.backends.scripted_space import (
+    ANSWERS,
+    DONE,
+    HUB,
+    NO_SESSION,
+    PICTURE,
+    REQUEST,
+    SPACE,
+    TOKEN,
+    Script,
+    failed,
+    generating,
+    image,
+    said,
+    started,
+    stream,
+    whole,
+)
+from tests.mirror.stand_in import TOKEN as HUB_TOKEN
+from tests.mirror.stand_in import Hub, Space, running
 from tests.space.conftest import HeldBackend, Serve, serve
 
 __all__ = ["serve"]
 
 pytestmark = pytest.mark.anyio
 
-REQUEST = parse_request({"prompt": "a fox", "seed": 7, "steps": 2})
-DONE = Done(
-    result=GenerationResult(
-        request=REQUEST, seeds=(7,), timings=Timings(), device="none", backend="fake"
-    )
-)
-PICTURE = encode_image(draw(7, 256, 256), REQUEST, None)
-SPACE = "https://swan-cygnet.hf.space"
-HUB = "https://huggingface.co"
-TOKEN = "hf_a_token"
-
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-def said(msg: str, **fields: Any) -> dict[str, Any]:
-    return {"msg": msg, "event_id": "e"} | fields
-
-
-def generating(event: Event | dict[str, Any]) -> dict[str, Any]:
-    shown = event if isinstance(event, dict) else event.model_dump(mode="json")
-    return said("process_generating", output={"data": [shown]}, success=True)
-
-
-def failed(title: str, error: str | None) -> dict[str, Any]:
-    return said("process_completed", output={"error": error, "title": title}, success=False)
-
-
-def image(path: str = "/tmp/gradio/x/a fox-7.png") -> dict[str, Any]:
-    file = {
-        "path": path,
-        "url": f"https://evil.example{path}",
-        "meta": {"_type": "gradio.FileData"},
-    }
-    return {"type": "image", "index": 0, "seed": 7, "image": file}
-
-
-def stream(*messages: dict[str, Any], cut: bool = False) -> httpx.Response:
-    """Messages of the queue; `cut`, and the connection breaks after them."""
-    text = "".join(f"data: {json.dumps(message)}\n\n" for message in messages)
-
-    async def chunks() -> AsyncIterator[bytes]:
-        yield text.encode()
-        if cut:
-            raise httpx.ReadError("broken")
-
-    return httpx.Response(200, content=chunks())
-
-
-def whole(*between: dict[str, Any]) -> httpx.Response:
-    completed = said("process_completed", output={"data": [DONE.model_dump(mode="json")]})
-    return stream(*between, generating(DONE), completed, {"msg": "close_stream"})
-
-
-def started(stage: str) -> httpx.Response:
-    return httpx.Response(200, json={"stage": stage, "hardware": {"current": "cpu-basic"}})
-
-
-NO_SESSION = {"msg": "unexpected_error", "message": "404: ", "session_not_found": True}
-
-ANSWERS: dict[str, Any] = {
-    f"{HUB}/api/spaces/swan/cygnet/host": httpx.Response(200, json={"host": SPACE}),
-    f"{HUB}/api/spaces/swan/cygnet/runtime": started("RUNNING"),
-    f"{SPACE}/config": httpx.Response(
-        200,
-        json={"dependencies": [{"id": 3, "api_name": "more"}, {"id": 4, "api_name": "generate"}]},
-    ),
-    f"{SPACE}/gradio_api/info": httpx.Response(
-        200,
-        json={
-            "named_endpoints": {
-                "/generate": {
-                    "parameters": [{"parameter_name": name} for name in ("seed", "prompt", "steps")]
-                }
-            }
-        },
-    ),
-    f"{SPACE}/gradio_api/call/generate": httpx.Response(200, json={"event_id": "e"}),
-    f"{SPACE}/gradio_api/cancel": httpx.Response(200, json={"success": True}),
-}
-
-
-class Script:
-    """A Hub and a Space that give these answers: the last one of a list again and again."""
-
-    def __init__(self, answers: dict[str, Any]) -> None:
-        places = {"hub": f"{HUB}/api/spaces/swan/cygnet/runtime", "config": f"{SPACE}/config"}
-        calls = {name: f"{SPACE}/gradio_api/{path}" for name, path in _PATHS.items()}
-        named = {(places | calls)[name]: answer for name, answer in answers.items()}
-        self._answers = {
-            url: list(answer) if isinstance(answer, list) else [answer]
-            for url, answer in (ANSWERS | named).items()
-        }
-        self.calls: list[httpx.Request] = []
-        self.waits: list[int] = []
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.calls.append(request)
-        url = str(request.url.copy_with(query=None))
-        key = f"{SPACE}/gradio_api/file=" if "/file=" in url else url
-        answers = self._answers[key]
-        answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def called(self, path: str) -> int:
-        return sum(path in str(call.url) for call in self.calls)
-
-    def backend(self, space: str = "swan/cygnet", token: str = "") -> SpaceBackend:
-        def wait(attempt: int, asked: float | None) -> float:
-            self.waits.append(attempt)
-            return 0
-
-        return SpaceBackend(space, token, HUB, httpx.MockTransport(self), wait)
-
-    async def run(self) -> list[Event]:
-        backend = self.backend()
-        try:
-            return [event async for event in backend.generate(REQUEST)]
-        finally:
-            await backend.aclose()
-
-
-_PATHS = {
-    "info": "info",
-    "call": "call/generate",
-    "queue": "queue/data",
-    "file": "file=",
-    "cancel": "cancel",
-}
 
 
 async def test_the_queue_counts_down_and_the_events_come() -> None:
@@ -287,7 +172,7 @@ async def test_a_space_that_starts_is_waited_for(stage: str) -> None:
     not_yet = [httpx.Response(503, text="<html>")] * (MAX_TRIES + 2)
     config = ANSWERS[f"{SPACE}/config"]
     script = Script({"hub": started(stage), "config": [*not_yet, config], "queue": whole()})
-    assert await script.run() == [DONE]
+    assert await script.run() == [Starting(), DONE]
     assert script.waits == list(range(1, MAX_TRIES + 3))
 
 
@@ -327,6 +212,13 @@ async def test_a_space_that_is_not_shown_asks_for_a_token(
     with pytest.raises(kind, match="HF_TOKEN"):
         await script.run()
     assert len(script.calls) == 1
+
+
+async def test_a_site_that_wants_a_key_says_so_in_its_own_words() -> None:
+    problem = {"code": "unauthorised", "detail": "No key.", "next_step": "Send one."}
+    script = Script({"config": httpx.Response(401, json=problem)})
+    with pytest.raises(Unauthorised, match=r"^No key\. Send one\.$"):
+        await script.run()
 
 
 @pytest.mark.parametrize(
@@ -381,7 +273,8 @@ async def test_the_token_goes_to_the_hubs_places_only(space: str, sent: bool) ->
         (generating({"type": "song"}), InternalError, "no event"),
         (said("process_generating", output={"data": []}), InternalError, "no event"),
         ({"no": "message"}, InternalError, "no event"),
-        ({"msg": "close_stream"}, BackendUnavailable, "before the work was done"),
+        (said("process_completed", output={"data": [1]}), BackendUnavailable, "ended too early"),
+        ({"msg": "close_stream"}, BackendUnavailable, "ended too early"),
     ],
 )
 async def test_what_a_space_says_went_wrong_is_our_error(
@@ -435,6 +328,34 @@ async def test_the_status_is_the_hubs_word_and_wakes_nothing(
     assert {call.url.host for call in script.calls} == {"huggingface.co"}
 
 
+@pytest.mark.parametrize(
+    ("answers", "began"),
+    [
+        ({"config": httpx.ConnectError("no")}, False),
+        ({"config": httpx.Response(503), "hub": started("SLEEPING")}, False),
+        ({"call": httpx.Response(503, json={"detail": "Queue is full."})}, False),
+        ({"call": httpx.ConnectError("no")}, False),
+        ({"queue": stream(failed("ZeroGPU quota exceeded", "Wait"))}, False),
+        ({"call": httpx.ReadError("lost"), "queue": httpx.ReadError("lost")}, True),
+        ({"call": httpx.Response(200, text="<html>")}, True),
+        ({"queue": httpx.Response(404)}, True),
+        ({"queue": stream(NO_SESSION)}, True),
+        ({"queue": stream(generating(Queued(position=0)), cut=True)}, True),
+        ({"queue": stream({"msg": "unexpected_error", "message": "Stopped."})}, True),
+    ],
+)
+async def test_an_error_says_whether_the_work_may_have_begun(
+    answers: dict[str, Any], began: bool
+) -> None:
+    script = Script(answers)
+    with pytest.raises(CygnetError) as error:
+        await script.run(fail_fast=True)
+    assert error.value.began is began
+    assert script.called("call/generate") <= 1
+    if not began:
+        assert script.waits == []  # somebody else can be asked
+
+
 async def test_to_stop_reading_stops_the_work_in_the_space(serve: Serve) -> None:
     held = HeldBackend(steps=1)
     with serve(held) as url:
@@ -442,10 +363,9 @@ async def test_to_stop_reading_stops_the_work_in_the_space(serve: Serve) -> None
         async with aclosing(backend.generate(REQUEST)) as events:
             while not isinstance(await anext(events), Step):
                 pass
-        while not held.stopped:
-            await asyncio.sleep(0)
+        assert await asyncio.to_thread(held.stopped.get, timeout=10) == "a fox"
         await backend.aclose()
-    assert held.stopped == ["a fox"]
+    assert held.stopped.empty()
 
 
 async def test_who_waits_in_the_queue_sees_it_and_may_leave_it(serve: Serve) -> None:
@@ -459,7 +379,22 @@ async def test_who_waits_in_the_queue_sees_it_and_may_leave_it(serve: Serve) -> 
                 assert await anext(waiting) == Queued(position=0)
         await first.aclose()
         await second.aclose()
-    assert held.stopped == ["a fox"]
+        assert await asyncio.to_thread(held.stopped.get, timeout=10) == "a fox"
+    assert held.stopped.empty()
+
+
+async def test_a_private_space_is_found_through_the_hub_with_a_token(serve: Serve) -> None:
+    with serve(FakeBackend()) as url, running(Hub()) as hub:
+        hub.spaces["swan/cygnet"] = Space(private=True, settings={}, host=url)
+        backend = SpaceBackend("swan/cygnet", hub=hub.url)
+        with pytest.raises(Unauthorised, match="HF_TOKEN"):
+            await collect(backend.generate(REQUEST))
+        await backend.aclose()
+        for space in ("swan/cygnet", f"{hub.url}/spaces/swan/cygnet"):
+            backend = SpaceBackend(space, HUB_TOKEN, hub.url)
+            result, _ = await collect(backend.generate(REQUEST))
+            assert result.request == REQUEST
+            await backend.aclose()
 
 
 async def test_previews_come_through_as_they_are(serve: Serve) -> None:

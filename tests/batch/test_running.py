@@ -174,7 +174,9 @@ def test_a_picture_that_was_deleted_is_made_again(batch: Run, folder: Path) -> N
     assert gone.exists() and sum(counting.drawn.values()) == 1
 
 
-def test_a_torn_last_line_and_a_damaged_one_cost_nothing(batch: Run, folder: Path) -> None:
+def test_a_torn_last_line_and_a_damaged_one_cost_nothing(
+    batch: Run, folder: Path, capsys: Capture
+) -> None:
     assert batch(TEN, "--concurrency", "1") == 0
     path = folder / "out/manifest.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
@@ -182,6 +184,7 @@ def test_a_torn_last_line_and_a_damaged_one_cost_nothing(batch: Run, folder: Pat
     counting = Counting()
     assert batch(TEN, before_event=counting) == 0
     assert not counting.drawn  # the files themselves say what they are
+    assert "Damaged lines of the manifest: 1." in capsys.readouterr().err
     entries = [json.loads(line) for line in path.read_text().splitlines() if "\0" not in line]
     assert sorted(entry["number"] for entry in entries) == list(range(1, 11))
 

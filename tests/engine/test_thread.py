@@ -73,6 +73,19 @@ def test_a_request_is_queued_stepped_shown_and_done(engine: Engine, ask: Ask) ->
     assert timings.total >= timings.denoising
 
 
+def test_a_step_says_how_many_images_it_advanced_and_how_long_it_took(
+    engine: Engine, ask: Ask
+) -> None:
+    reader = Reader()
+    engine.submit(ask(num_images=3, steps=2), reader)
+    events = reader.wait().events
+    steps = [event for event in events if isinstance(event, Step)]
+    assert {step.batch for step in steps} == {3}
+    timings = events[-1].result.timings if isinstance(events[-1], Done) else None
+    assert timings
+    assert all(step.seconds and 0 < step.seconds <= timings.total for step in steps)
+
+
 def test_fifty_cancels_among_two_hundred_change_no_surviving_picture(
     engine: Engine, model: Model, ask: Ask
 ) -> None:

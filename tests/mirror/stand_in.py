@@ -51,6 +51,8 @@ class Hub:
         self.url = ""
         self.spaces: dict[str, Space] = {}
         self.blobs: dict[str, bytes] = {}
+        self.models: dict[str, list[str]] = {}
+        """The files of each `repository@revision`."""
         self.calls: list[str] = []
         self.fail: dict[str, Response] = {}
         self.app = Starlette(routes=[Route("/{path:path}", self._answer, methods=_METHODS)])
@@ -70,6 +72,10 @@ class Hub:
         if path == "/api/validate-yaml":
             return JSONResponse({"errors": [], "warnings": []})
         allowed = request.headers.get("authorization") == f"Bearer {TOKEN}"
+        if path.startswith("/api/models/") and "/tree/" in path:
+            repository, _, revision = path.removeprefix("/api/models/").partition("/tree/")
+            files = self.models.get(f"{repository}@{revision}", [])
+            return JSONResponse([_file(path, b"") for path in files])
         if path == "/api/repos/create":
             return self._create(await request.json()) if allowed else _refused()
         owner, name, what = _space_path(path)
@@ -186,15 +192,16 @@ def _mode(asked: dict[str, Any]) -> dict[str, Any]:
 
 def _entry(space: Space, path: str) -> dict[str, Any]:
     data = space.files[path]
-    entry: dict[str, Any] = {"type": "file", "path": path, "size": len(data), "oid": git_oid(data)}
+    entry = _file(path, data)
     if path in space.large:
         pointer = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
         entry["lfs"] = pointer
     return entry
 
 
-def git_oid(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+def _file(path: str, data: bytes) -> dict[str, Any]:
+    digest = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    return {"type": "file", "path": path, "size": len(data), "oid": digest}
 
 
 def _refused() -> Response:

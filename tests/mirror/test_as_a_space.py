@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -51,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def python(folder: Path) -> Path:
+def python(folder: Path) -> Iterator[Path]:
     """The interpreter of an environment as Spaces make it."""
     subprocess.run([sys.executable, "-m", "venv", str(folder.parent / "venv")], check=True)
     python = folder.parent / "venv/bin/python"
@@ -63,7 +64,8 @@ def python(folder: Path) -> Path:
         cwd=folder, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return python
+    yield python
+    shutil.rmtree(folder.parent / "venv")  # more than a gigabyte
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +102,7 @@ def url(folder: Path, python: Path) -> Iterator[str]:
 
 def test_cygnet_is_not_installed_there(python: Path) -> None:
     found = "import importlib.util as u; print(u.find_spec('shared'), u.find_spec('modal'))"
-    ran = subprocess.run([python, "-c", found], cwd="/", capture_output=True, text=True, check=True)
+    ran = subprocess.run([python, "-Ic", found], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["None", "None"]
 
 

@@ -9,11 +9,20 @@ import pytest
 from starlette.responses import JSONResponse
 
 from shared import cli
+from shared.checkpoints import get_checkpoint
 from shared.mirror import tree
+from shared.mirror.card import read_card
 from shared.settings import settings
-from tests.mirror.stand_in import TOKEN, Hub
+from tests.mirror.stand_in import TOKEN, Hub, Space
 
 SECRET = "a-key-that-nobody-may-read"
+
+
+def clone(space: Space, folder: Path) -> None:
+    """The Space's files, as git lays them out."""
+    for path, data in (space.files | {".git/config": b""}).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
 
 
 def publish(*options: str) -> int:
@@ -98,6 +107,35 @@ def test_what_was_done_can_be_had_as_json(
     told = json.loads(capsys.readouterr().out)
     assert told["created"] and told["url"].endswith("/spaces/swan/cygnet")
     assert "app.py" in told["sent"] and told["removed"] == []
+
+
+def test_what_the_space_draws_with_is_fetched_when_it_is_built(
+    hub: Hub, checkout: Path, tmp_path: Path
+) -> None:
+    wan = get_checkpoint("wan2.1-14b-fast")
+    assert wan.lora
+    files = ["vae/config.json", "README.md", "transformer/a.safetensors", "model_index.json"]
+    hub.models[f"{wan.repository}@{wan.revision}"] = files
+    for options in (["--variables", f"CYGNET_CHECKPOINT={wan.name}"], []):  # the Space remembers
+        assert publish(*options) == 0
+        card = read_card(hub.spaces["swan/cygnet"].files["README.md"].decode())
+        assert card.preload_from_hub == (
+            f"{wan.repository} model_index.json,transformer/a.safetensors,vae/config.json {wan.revision}",
+            f"{wan.lora.repository} {wan.lora.filename}",
+        )
+    assert len(hub.spaces["swan/cygnet"].commits) == 1
+    clone(hub.spaces["swan/cygnet"], tmp_path / "clone")
+    assert cli.main(["space", "check", str(tmp_path / "clone")]) == 0
+    assert publish("--variables", "CYGNET_BACKEND=modal") == 0
+    assert not read_card(hub.spaces["swan/cygnet"].files["README.md"].decode()).preload_from_hub
+
+
+def test_a_checkpoint_that_is_not_known_is_told(
+    hub: Hub, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert publish("--variables", "CYGNET_CHECKPOINT=wan3") == 2
+    assert "error[unknown_checkpoint]" in capsys.readouterr().err
+    assert not hub.spaces
 
 
 @pytest.mark.parametrize(

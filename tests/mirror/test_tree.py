@@ -39,12 +39,12 @@ def check(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return told
 
 
-def test_a_space_is_what_git_has_of_it_byte_for_byte(
+def test_a_space_is_what_the_checkout_has_of_it_byte_for_byte(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["space", "build", str(tmp_path / "space")]) == 0
     known = subprocess.run(
-        ["git", "ls-files", "shared", "space", "LICENSE"],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "shared", "space", "LICENSE"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     to_root = {path: Path(path).name for path in tree.AT_THE_ROOT}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import copy
 import importlib
 import itertools
 import sys
@@ -11,8 +13,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
+from shared.api.server import Server, listen
+from shared.backends.modal.methods import Methods
 from shared.backends.modal.protocols import CallStats
+from shared.backends.modal.records import Records
 from shared.contract import GenerationRequest
 from shared.errors import Cancelled, InternalError
 from shared.settings import settings
@@ -26,15 +32,16 @@ class MemoryTable:
 
     async def get(self, key: str) -> Any:
         await asyncio.sleep(0)  # as a call over the network lets others in
-        return self.rows.get(key)
+        return copy.deepcopy(self.rows.get(key))
 
     async def put(self, key: str, row: Any) -> None:
         await asyncio.sleep(0)
-        self.rows[key] = row
+        self.rows[key] = copy.deepcopy(row)
 
     async def put_new(self, key: str, row: Any) -> bool:
         await asyncio.sleep(0)
-        return self.rows.setdefault(key, row) is row
+        new = copy.deepcopy(row)
+        return self.rows.setdefault(key, new) is new
 
     async def remove(self, key: str) -> None:
         self.rows.pop(key, None)
@@ -56,6 +63,11 @@ class TaskCalls:
         self.calls: dict[str, asyncio.Task[None]] = {}
         self.machines = 0
         self.waiting = 0
+
+    @classmethod
+    def of(cls, methods: Methods, records: Records) -> TaskCalls:
+        """The calls of a machine that serves these methods."""
+        return cls(lambda job, request: methods.run_job(records, job, request))
 
     async def spawn(self, job: str, request: GenerationRequest) -> str:
         call = f"fc-{next(self._ids)}"
@@ -81,6 +93,19 @@ class TaskCalls:
     async def stats(self) -> CallStats:
         running = sum(not task.done() for task in self.calls.values())
         return CallStats(self.waiting, running, self.machines)
+
+
+@contextlib.asynccontextmanager
+async def serving(app: FastAPI) -> AsyncIterator[str]:
+    """A web container; its address."""
+    server = Server(app)
+    with listen("127.0.0.1", 0) as listener:
+        task = asyncio.create_task(server._serve([listener]))
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await task
 
 
 Deploy = Callable[..., ModuleType]

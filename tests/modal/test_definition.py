@@ -145,6 +145,19 @@ def test_the_images_hold_the_tested_versions_of_what_the_project_asks_for(tmp_pa
     assert "/cygnet/constraints.txt" in functions["web"]["mounted_files"]
 
 
+def test_the_commands_of_the_page_are_there(deploy: Deploy) -> None:
+    app = deploy()
+    page = (ROOT / "docs/modal.md").read_text()
+    told = app.__doc__ or ""
+    named = re.findall(r"modal_app\.py::(\w+)", page + told)
+    assert set(named) == {"download_weights", "batch"}
+    assert all(hasattr(app, name) for name in named)
+    assert app.batch is app.main  # or `modal run modal_app.py` would ask which of the two
+    assert app.MAKE_A_KEY in page and app.MAKE_A_KEY in told
+    for option in ("--prompt", "--prompts-file", "--out"):
+        assert option in page and option in told
+
+
 def test_the_workflow_deploys_on_a_tag_and_nothing_else() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/deploy-modal.yml").read_text())
     assert workflow[True] == {"push": {"tags": ["v*"]}, "workflow_dispatch": None}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ import pytest
 
 from shared.api import ApiOptions, create_app, create_refusal
 from shared.api.call_jobs import LOST, CallJobs
-from shared.api.server import Server, listen
 from shared.backends.modal.methods import Methods
 from shared.backends.modal.records import Records
 from shared.contract import Event, ImageReady, parse_request
@@ -23,7 +21,7 @@ from shared.images import read_recipe
 from shared.prices import Machine
 from shared.store import Terms
 from tests.api.conftest import HeldBackend
-from tests.modal.conftest import MemoryTable, TaskCalls
+from tests.modal.conftest import MemoryTable, TaskCalls, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -64,20 +62,6 @@ class Clock:
         return self.now
 
 
-@contextlib.asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[httpx.AsyncClient]:
-    server = Server(app)
-    with listen("127.0.0.1", 0) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        task = asyncio.create_task(server._serve([listener]))
-        try:
-            async with httpx.AsyncClient(base_url=url, timeout=30, headers=KEY) as client:
-                yield client
-        finally:
-            server.should_exit = True
-            await task
-
-
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -87,12 +71,14 @@ def clock() -> Clock:
 async def deployment(clock: Clock) -> AsyncIterator[Deployment]:
     backend = HeldBackend()
     records = Records(MemoryTable(), MemoryTable(), clock)
-    methods = Methods(backend, "cygnet-tiny", Machine(2, 4))
-    calls = TaskCalls(lambda job, request: methods.run_job(records, job, request))
+    calls = TaskCalls.of(Methods(backend, "cygnet-tiny", Machine(2, 4)), records)
     options = ApiOptions(keys=("one-key", "another-key"), max_queued=8)
-    async with serving(
-        create_app(CallJobs("modal", calls, records, "cygnet-tiny", options), options)
-    ) as client:
+    async with (
+        serving(
+            create_app(CallJobs("modal", calls, records, "cygnet-tiny", options), options)
+        ) as url,
+        httpx.AsyncClient(base_url=url, timeout=30, headers=KEY) as client,
+    ):
         yield Deployment(backend, records, calls, client)
 
 
@@ -205,6 +191,23 @@ async def test_a_retry_goes_on_where_the_dead_machine_stopped() -> None:
     assert events[-1].type == "done"
     now = await jobs.job(job)
     assert (now.status, now.attempts, len(now.images)) == ("succeeded", 2, 2)
+
+
+async def test_two_machines_on_one_job_lose_none_of_each_others_events() -> None:
+    records = Records(MemoryTable(), MemoryTable())
+    request = parse_request({"prompt": "a fox", "steps": 3})
+    job, _ = await records.add(request, "", Terms())
+    backend = HeldBackend()
+    backend.go.set()
+    machines = [Methods(backend, "cygnet-tiny", Machine(1, 1)) for _ in range(2)]
+    asked = request.model_dump(mode="json")
+    await asyncio.gather(*(machine.run_job(records, job, asked) for machine in machines))
+    calls = TaskCalls(lambda *_: asyncio.sleep(0))
+    jobs = CallJobs("modal", calls, records, "cygnet-tiny", ApiOptions())
+    kinds = [event.type async for event in jobs.events(job) if event]
+    assert kinds.count("step") == 6
+    assert (kinds.count("done"), kinds[-1]) == (1, "done")
+    assert (await jobs.job(job)).status == "succeeded"
 
 
 async def test_an_error_of_ours_ends_the_job_and_is_not_retried(deployment: Deployment) -> None:

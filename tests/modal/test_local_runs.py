@@ -9,17 +9,23 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
+from shared.api import logs
 from shared.backends.local import LocalBackend
 from shared.backends.modal import platform
 from shared.backends.modal.records import Records
 from shared.backends.modal.wire import as_event
+from shared.backends.modal.worker import Worker
+from shared.checkpoints import get_checkpoint
 from shared.contract import Done, Step, collect, parse_request
+from shared.engine import loading
+from shared.errors import CheckpointMissing
+from shared.prices import Machine
 from tests.modal.conftest import Deploy, MemoryTable, TaskCalls
 
 pytestmark = [
@@ -30,6 +36,11 @@ pytestmark = [
 
 ASKED = {"prompt": "a red fox, 3d render", "checkpoint": "cygnet-tiny", "steps": 2, "seed": 7}
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def the_logs_stay_pytests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "log_to_stderr", lambda: None)
 
 
 @pytest.fixture
@@ -129,6 +140,37 @@ def test_a_deployment_without_a_key_serves_nobody(deploy: Deploy) -> None:
     assert answer.status_code == 503
     assert answer.json()["next_step"] == app.MAKE_A_KEY
     assert app.MAKE_A_KEY in (app.__doc__ or "")
+
+
+def test_weights_that_were_not_downloaded_are_an_error_with_the_command_that_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def not_there(*_: object, **__: object) -> None:
+        raise FileNotFoundError("no such snapshot")
+
+    monkeypatch.setattr(loading, "snapshot_download", not_there)
+    worker = Worker("wan2.1-1.3b-fast", Machine(1, 1), has_gpu=True, snapshot="cpu")
+    with pytest.raises(CheckpointMissing, match="download_weights"):
+        worker.load()
+
+
+def test_weights_are_downloaded_at_their_revision_and_nothing_beside_them(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fetched = []
+
+    def fetch(repository: str, revision: str, allow_patterns: list[str]) -> str:
+        fetched.append((repository, revision, allow_patterns))
+        return str(tmp_path / revision)
+
+    monkeypatch.setattr(loading, "snapshot_download", fetch)
+    app = deploy()
+    committed = []
+    monkeypatch.setattr(app, "weights", SimpleNamespace(commit=lambda: committed.append(True)))
+    app.download_weights.local()
+    checkpoint = get_checkpoint(app.CHECKPOINT)
+    assert fetched == [(checkpoint.repository, checkpoint.revision, loading.FILES)]
+    assert committed
 
 
 PHASES = """

@@ -24,11 +24,11 @@ from shared.site import create_site
 
 
 class HeldBackend(FakeBackend):
-    """Takes a step when it is let; tells whose work was stopped. For use from any thread."""
+    """Takes `steps`, then one when it is let; tells whose work was stopped. For use from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: int = 0) -> None:
         super().__init__()
-        self._steps = threading.Semaphore(0)
+        self._steps = threading.Semaphore(steps)
         self.stopped: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def let(self, steps: int) -> None:

@@ -6,17 +6,21 @@ machine that draws may take a minute or more, during which the stream says `star
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import httpx
 
 from shared.backends.api_client import ApiBackend
-from shared.contract import Event, GenerationRequest
+from shared.contract import BackendStatus, Event, GenerationRequest
 from shared.errors import BackendUnavailable, Unauthorised
 
 TIMEOUT = httpx.Timeout(connect=30, read=170, write=30, pool=10)
 """Modal answers within 150 s: with 303 and a new address where the work itself takes longer."""
+
+DOOR_SECONDS = 4.0
+"""How long the door may take to say how things are: less than a router waits for it."""
 
 
 class ModalBackend(ApiBackend):
@@ -24,6 +28,15 @@ class ModalBackend(ApiBackend):
 
     name = "modal"
     timeout = TIMEOUT
+
+    async def status(self) -> BackendStatus:
+        """What the web door says. One that is only starting is cold, and not down."""
+        try:
+            async with asyncio.timeout(DOOR_SECONDS):
+                return await super().status()
+        except TimeoutError:
+            starting = "Its web door is starting."
+            return BackendStatus(name=self.name, healthy=True, warm=False, detail=starting)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         try:

@@ -144,10 +144,16 @@ class Records:
 
     # What happens
 
-    async def write(self, job: str, number: int, events: list[Event]) -> None:
-        """Append events; images are kept beside them by `write_image`."""
+    async def write(self, job: str, number: int, events: list[Event]) -> int:
+        """Append events as the `number`th batch, or the next that is free; which comes after it.
+
+        Images are kept beside them by `write_image`.
+        """
         told = [event.model_dump(mode="json", exclude={"image"}) for event in events]
-        await self._events.put(f"{job}/{number}", told)
+        # Taken where a machine that was given up, and its job retried, is alive after all.
+        while not await self._events.put_new(f"{job}/{number}", told):
+            number += 1
+        return number + 1
 
     async def open(self, job: str) -> JobLog | None:
         """To write on: after a container died, where it stopped. None if the job has ended."""
@@ -209,8 +215,7 @@ class JobLog:
     async def _write(self) -> None:
         while self._waiting:  # what came while a write went on goes together
             events, self._waiting = self._waiting, []
-            await self._records.write(self._job, self._number, events)
-            self._number += 1
+            self._number = await self._records.write(self._job, self._number, events)
 
     async def _keep(self, event: ImageReady) -> bool:
         kept = self._progress["images"]
