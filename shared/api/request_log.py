@@ -18,6 +18,9 @@ from shared.store import Job
 log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_FILE = re.compile(r"/file=.*")
+"""A file of the page's, whose name may begin with a prompt."""
+
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
@@ -53,7 +56,8 @@ class RequestLog:
             await self._app(scope, receive, send_with_id)
         finally:
             seconds = round(time.monotonic() - started, 4)
-            call = {"method": scope["method"], "path": scope["path"], "status": status}
+            path = _FILE.sub("/file=", scope["path"])
+            call = {"method": scope["method"], "path": path, "status": status}
             told = {"request_id": request_id, **call, "seconds": seconds}
             log.info("call", extra={"fields": told})
             method = scope["method"] if scope["method"] in _METHODS else "other"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shared.backends.config import BackendConfig, Limits
-from shared.backends.ledger import Ledger, dollars
+from shared.backends.ledger import Ledger
 from shared.errors import CygnetError, SpendingLimit
 
 ROOT = Path(__file__).parents[2]
@@ -148,11 +148,3 @@ def test_no_word_of_a_request_is_kept(ledger: Ledger, tmp_path: Path) -> None:
         columns = [row[1] for row in db.execute("PRAGMA table_info(calls)")]
     db.close()
     assert columns == ["id", "at", "backend", "images", "free", "usd", "cold", "waited"]
-
-
-@pytest.mark.parametrize(
-    ("usd", "text"),
-    [(0, "$0.00"), (0.25, "$0.25"), (0.1, "$0.10"), (0.00213, "$0.0021"), (12.345, "$12.35")],
-)
-def test_dollars_have_the_places_they_need(usd: float, text: str) -> None:
-    assert dollars(usd) == text
