@@ -147,10 +147,11 @@ def test_make_alone_lists_every_target() -> None:
     assert targets == shown
 
 
-def test_make_serve_hands_options_on(venv: Path) -> None:
-    (venv / ".serve").touch()
-    done = make("serve", f"VENV={venv}", "ARGS=--port 0")
-    assert json.loads(done.stdout) == ["serve", "--port", "0"]
+@pytest.mark.parametrize("command", ["serve", "mcp"])
+def test_make_serve_and_make_mcp_hand_options_on(venv: Path, command: str) -> None:
+    (venv / f".{command}").touch()
+    done = make(command, f"VENV={venv}", "ARGS=--port 0")
+    assert json.loads(done.stdout) == [command, "--port", "0"]
 
 
 def requirements() -> list[Requirement]:

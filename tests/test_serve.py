@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from shared import cli
+from shared.api import ApiOptions
 from shared.backends.api_client import ApiBackend
 from shared.contract import Done, Event, ImageReady, parse_request
 from shared.images import read_recipe
@@ -106,7 +107,8 @@ def test_after_a_kill_finished_images_are_whole_and_all_other_work_is_done(start
     killed = start(STUCK)
     with client(killed) as http:
         wanted = {"prompt": "a fox", "steps": 2, "num_images": 2, "seed": 7}
-        jobs = [http.post("/v1/jobs", json=wanted).json()["id"] for _ in range(18)]
+        more_than_run = ApiOptions().concurrency + 2
+        jobs = [http.post("/v1/jobs", json=wanted).json()["id"] for _ in range(more_than_run)]
         number = next(n for n, event in events(http, jobs[0]) if event["type"] == "image")
         statuses = {http.get(f"/v1/jobs/{job}").json()["status"] for job in jobs}
         assert statuses == {"running", "queued"}

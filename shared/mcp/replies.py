@@ -22,6 +22,7 @@ from shared.errors import CygnetError
 from shared.gallery import Gallery, Picture
 from shared.mcp.jobs import Job, Status
 from shared.mcp.previews import Preview, fit
+from shared.prices import dollars
 
 Place = Callable[[Picture], str]
 """Where the original of a picture is: a path, or an address."""
@@ -185,8 +186,9 @@ def _message(job: Job, pictures: list[Made]) -> str:
     if result := job.result:
         count = "1 picture" if len(pictures) == 1 else f"{len(pictures)} pictures"
         drawn = f"Drew {count} on {result.backend} in {result.timings.total:.1f} s."
+        cost = f" Cost: about {dollars(result.cost_usd)}." if result.cost_usd else ""
         why = f" Why there: {result.backend_reason}" if result.backend_reason else ""
-        return f"{drawn} Seed{'s' * (len(pictures) > 1)}: {seeds}.{why}"
+        return f"{drawn} Seed{'s' * (len(pictures) > 1)}: {seeds}.{cost}{why}"
     if job.error:
         return f"{job.error}{f' Kept, with seed {seeds}.' if pictures else ''}"
     state = f"step {job.steps_done} of {job.steps}" if job.steps_done else "not started yet"

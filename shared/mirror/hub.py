@@ -20,10 +20,8 @@ from pydantic import SecretStr
 
 from shared import __version__
 from shared.errors import BackendUnavailable, CygnetError, InvalidRequest, Unauthorised
-from shared.mirror.preload import preloaded, with_preload
-
-KEPT = ".gitattributes"
-"""The Hub's own file: it says what is stored as a large file."""
+from shared.mirror.preload import preloaded
+from shared.mirror.tree import HUBS_OWN, with_preload
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def _send(api: HfApi, space: str, tree: Path) -> tuple[tuple[str, ...], tuple[st
     there = {entry.path: entry for entry in listed if isinstance(entry, RepoFile)}
     here = {path.relative_to(tree).as_posix(): path for path in tree.rglob("*") if path.is_file()}
     sent = sorted(name for name, path in here.items() if not _same(path, there.get(name)))
-    removed = sorted(there.keys() - here.keys() - {KEPT})
+    removed = sorted(there.keys() - here.keys() - {HUBS_OWN})
     if sent or removed:
         api.create_commit(
             space,

@@ -36,11 +36,3 @@ def preloaded(api: HfApi, variables: Mapping[str, str]) -> list[str]:
 
 def _line(repository: str, files: list[str], revision: str | None) -> str:
     return " ".join(filter(None, (repository, ",".join(sorted(files)), revision)))
-
-
-def with_preload(readme: str, lines: list[str]) -> str:
-    """A README whose front matter ends in these lines."""
-    head, closing, text = readme.partition("\n---\n")
-    return (
-        head + "".join(["\npreload_from_hub:", *(f"\n- {line}" for line in lines)]) + closing + text
-    )

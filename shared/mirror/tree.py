@@ -8,6 +8,7 @@ byte for byte. This module does not know the Hub.
 from __future__ import annotations
 
 import filecmp
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ from shared.errors import OutputExists, SpaceInvalid
 from shared.files import check_folder
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+
+HUBS_OWN = ".gitattributes"
+"""A file that the Hub puts there: it says what is stored as a large file."""
 
 AT_THE_ROOT = ("space/app.py", "space/README.md", "space/requirements.txt", "LICENSE")
 
@@ -67,13 +71,32 @@ def build(folder: Path) -> list[str]:
 
 
 def differences(folder: Path) -> Iterator[str]:
-    """What keeps a folder from being what `build` lays out, a sentence each."""
+    """What keeps a folder from being what `build` lays out or `publish` made of it, a sentence each.
+
+    It may be a clone of the Space: what is git's and the Hub's own is passed over.
+    """
     files = sources()
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    there = {path for path in there if path != HUBS_OWN and not path.startswith(".git/")}
     for path in sorted(files.keys() - there):
         yield f"{path} is missing."
     for path in sorted(there - files.keys()):
         yield f"{path} does not belong there."
     for path in sorted(files.keys() & there):
-        if not filecmp.cmp(files[path], folder / path, shallow=False):
+        if not _same(files[path], folder / path):
             yield f"{path} differs from {files[path].relative_to(CHECKOUT).as_posix()}."
+
+
+def _same(source: Path, copy: Path) -> bool:
+    if source == CHECKOUT / "space/README.md":
+        return source.read_bytes() == _PRELOAD.sub(b"", copy.read_bytes(), count=1)
+    return filecmp.cmp(source, copy, shallow=False)
+
+
+_PRELOAD = re.compile(rb"\npreload_from_hub:(\n- .*)+")
+
+
+def with_preload(readme: str, lines: list[str]) -> str:
+    """A README whose front matter ends in what Spaces fetch when they build."""
+    head, closing, text = readme.partition("\n---\n")
+    return "\n- ".join([f"{head}\npreload_from_hub:", *lines]) + closing + text

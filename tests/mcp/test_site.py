@@ -13,9 +13,11 @@ import pytest
 from mcp import MCPError
 
 from shared.api import ApiOptions
+from shared.api.security import key_digest
 from shared.api.server import Server, listen
 from shared.backends import Backend
 from shared.backends.fake import FakeBackend
+from shared.gallery import Gallery
 from shared.site import create_site
 from tests.api.conftest import HeldBackend
 from tests.mcp.conftest import ERAS, data, http_client, routed, words
@@ -53,6 +55,8 @@ async def test_the_keys_of_the_site_open_it(tmp_path: Path) -> None:
     async with site(tmp_path, FakeBackend(), keys=("right",)) as url:
         async with http_client(f"{url}/mcp", key="right") as client:
             assert data(await client.call_tool("generate_image", FOX))["status"] == "succeeded"
+        with contextlib.closing(Gallery(tmp_path / "gallery")) as pages:  # the page's, for that key
+            assert len(pages.search(owner=key_digest("right"))) == 1
         with pytest.raises((ExceptionGroup, MCPError)):
             async with http_client(f"{url}/mcp", key="wrong"):
                 pass

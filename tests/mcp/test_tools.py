@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,17 @@ from PIL import Image
 
 from shared.backends.fake import FakeBackend
 from shared.checkpoints import CHECKPOINTS
-from shared.contract import GUIDANCE, MAX_PROMPT, NUM_IMAGES, SEED, STEPS, Event, Step
+from shared.contract import (
+    GUIDANCE,
+    MAX_PROMPT,
+    NUM_IMAGES,
+    SEED,
+    STEPS,
+    Done,
+    Event,
+    GenerationRequest,
+    Step,
+)
 from shared.errors import OutOfMemory
 from shared.gallery import Gallery
 from shared.images import read_recipe
@@ -106,6 +116,23 @@ async def test_numbers_may_come_as_text_and_what_is_left_out_as_null(client: Cli
     sent = {"prompt": "a fox", "steps": "2", "guidance_scale": "1.5", "seed": None, "width": None}
     request = data(await client.call_tool("generate_image", sent))["request"]
     assert (request["steps"], request["guidance_scale"], request["width"]) == (2, 1.5, 256)
+
+
+class Paid(FakeBackend):
+    """Says what it cost."""
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        async for event in super().generate(request):
+            if isinstance(event, Done):
+                event = Done(result=event.result.model_copy(update={"cost_usd": 0.25}))
+            yield event
+
+
+async def test_what_it_cost_is_said_where_it_is_known(make: Make) -> None:
+    async with Client(make(Paid())) as client:
+        answer = await client.call_tool("generate_image", {"prompt": "a fox", "steps": 1})
+    assert data(answer)["cost_usd"] == 0.25
+    assert "Cost: about $0.25." in words(answer)
 
 
 REFUSALS: list[tuple[str, dict[str, Any], str]] = [

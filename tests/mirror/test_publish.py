@@ -13,9 +13,16 @@ from shared.checkpoints import get_checkpoint
 from shared.mirror import tree
 from shared.mirror.card import read_card
 from shared.settings import settings
-from tests.mirror.stand_in import TOKEN, Hub
+from tests.mirror.stand_in import TOKEN, Hub, Space
 
 SECRET = "a-key-that-nobody-may-read"
+
+
+def clone(space: Space, folder: Path) -> None:
+    """The Space's files, as git lays them out."""
+    for path, data in (space.files | {".git/config": b""}).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
 
 
 def publish(*options: str) -> int:
@@ -102,7 +109,9 @@ def test_what_was_done_can_be_had_as_json(
     assert "app.py" in told["sent"] and told["removed"] == []
 
 
-def test_what_the_space_draws_with_is_fetched_when_it_is_built(hub: Hub, checkout: Path) -> None:
+def test_what_the_space_draws_with_is_fetched_when_it_is_built(
+    hub: Hub, checkout: Path, tmp_path: Path
+) -> None:
     wan = get_checkpoint("wan2.1-14b-fast")
     assert wan.lora
     files = ["vae/config.json", "README.md", "transformer/a.safetensors", "model_index.json"]
@@ -115,6 +124,8 @@ def test_what_the_space_draws_with_is_fetched_when_it_is_built(hub: Hub, checkou
             f"{wan.lora.repository} {wan.lora.filename}",
         )
     assert len(hub.spaces["swan/cygnet"].commits) == 1
+    clone(hub.spaces["swan/cygnet"], tmp_path / "clone")
+    assert cli.main(["space", "check", str(tmp_path / "clone")]) == 0
     assert publish("--variables", "CYGNET_BACKEND=modal") == 0
     assert not read_card(hub.spaces["swan/cygnet"].files["README.md"].decode()).preload_from_hub
 
