@@ -80,6 +80,11 @@ def batch() -> str:
     return (ROOT / "benchmarks" / "batch.md").read_text().strip()
 
 
+def page_benchmark() -> str:
+    """The last run of benchmarks.page."""
+    return (ROOT / "benchmarks" / "page.md").read_text().strip()
+
+
 def help_pages() -> str:
     """What `--help` says of the command and of each of its subcommands, 80 columns wide."""
     with mock.patch.dict(os.environ, COLUMNS="80", NO_COLOR="1"):
@@ -105,6 +110,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "checkpoints": checkpoints,
     "licences": licences,
     "benchmark": benchmark,
+    "page_benchmark": page_benchmark,
     "prices": prices,
     "batch": batch,
     "help": help_pages,

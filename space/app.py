@@ -16,7 +16,9 @@ from shared.site import create_site
 
 
 def main() -> None:
-    launch(create_site(open_backend(), data_folder(), ApiOptions(warm_up=not settings().zero_gpu)))
+    keys = tuple(key.get_secret_value() for key in settings().api_keys)  # without one, it is public
+    options = ApiOptions(keys=keys, warm_up=not settings().zero_gpu)
+    launch(create_site(open_backend(), data_folder(), options))
 
 
 def open_backend() -> Backend:
@@ -24,9 +26,7 @@ def open_backend() -> Backend:
     name = settings().backend
     if not (settings().zero_gpu and name == "local"):
         return find_backend(name, previews=True)()
-    gpu = importlib.import_module(
-        "spaces"
-    ).GPU  # the host's package; before torch, which it patches
+    gpu = importlib.import_module("spaces").GPU  # the host's; before torch, which it patches
     from space.zero import ZeroBackend, load_for_zero
 
     model = load_for_zero(get_checkpoint(settings().checkpoint), settings().acceleration)

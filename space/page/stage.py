@@ -10,6 +10,7 @@ import base64
 import html
 import time
 
+from shared.backends.router import BY_NAME
 from shared.console import summary
 from shared.contract import Done, Event, GenerationRequest, GenerationResult, Queued, Starting, Step
 from space.page.markup import Shown, frame, picture, settings_list
@@ -120,7 +121,9 @@ def show(shown: Shown, note: str = "") -> str:
 
 
 def facts(result: GenerationResult) -> str:
-    """Who served it, on what, and how long each phase took."""
-    reason = f", {result.backend_reason.rstrip('.')}" if result.backend_reason else ""
-    told = f"{summary(result)}. Drawn by {result.backend}{reason}."
-    return f'<p class="facts">{html.escape(told)}</p>'
+    """Who served it and, where nobody had asked for that one, why; on what; how long each phase took."""
+    reason = result.backend_reason.rstrip(".")
+    why = f" ({reason})" if reason and reason != BY_NAME else ""
+    return (
+        f'<p class="facts">{html.escape(f"Drawn by {result.backend}{why}: {summary(result)}.")}</p>'
+    )

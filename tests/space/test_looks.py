@@ -106,3 +106,16 @@ def test_it_can_be_used_without_a_mouse(serve: Serve, tab: Page) -> None:
         tab.locator("figure [data-act=seed]").focus()
         tab.keyboard.press("Enter")
         expect(tab.locator("#lock input")).to_be_checked()
+
+
+def test_ctrl_enter_draws_from_wherever_the_focus_is_and_changes_nothing(
+    serve: Serve, tab: Page
+) -> None:
+    with serve(FakeBackend()) as url:
+        visit(tab, url)
+        tab.fill("#prompt textarea", "a fox")
+        tab.check("#lock input")
+        tab.keyboard.press("Control+Enter")
+        drawn(tab)
+        expect(tab.locator("#lock input")).to_be_checked()
+        expect(tab.locator("#stop")).to_be_hidden()
