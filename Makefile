@@ -39,7 +39,7 @@ help:
 	  'make lint' 'ruff, formatting and types' \
 	  'make bench' 'ours beside a plain diffusers script, on this machine' \
 	  'make pictures' "draw the README's pictures again" \
-	  'make serve' 'answer over HTTP, on this machine' \
+	  'make serve' 'open the page, and answer over HTTP, on this machine' \
 	  'make mcp' 'be a tool of an MCP client; ARGS=tools lists what it offers'
 	@printf '\n  More for image: ARGS="--seed 7 --checkpoint cygnet-tiny-fast"; docs/local.md has the rest.\n\n'
 
@@ -78,12 +78,12 @@ $(VENV)/.local: $(PY) pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.serve: $(PY) pyproject.toml constraints.txt
-	$(call install,Cygnet with its server,local$(comma)serve)
-	@touch $(VENV)/.local $@
+	$(call install,Cygnet with its server and its page,space)
+	@touch $(VENV)/.local $(VENV)/.mcp $@
 
 $(VENV)/.mcp: $(PY) pyproject.toml constraints.txt
 	$(call install,Cygnet with its MCP server,local$(comma)mcp)
-	@touch $(VENV)/.local $(VENV)/.serve $@
+	@touch $(VENV)/.local $@
 
 $(VENV)/.dev: $(PY) pyproject.toml constraints.txt
 	$(call install,Cygnet with its development tools,dev)

@@ -1,7 +1,8 @@
 """What a machine costs by the second, and whose seconds they were.
 
 The prices are Modal's, in dollars, for the base region and preemptible machines. They are copied from
-other people's copies of modal.com/pricing, made in May and June 2026, which agree; the page itself
+other people's copies of modal.com/pricing: T4, L4, L40S, A100-80GB and H100 from one of May 2026, which one
+of June 2026 confirms for H100, cores and memory; the others stand in an undated one only. The page itself
 could not be reached from where this was written. An estimate, then, and no bill: starting, and
 waiting idle for the next request, cost as much a second and are in no result.
 """

@@ -34,13 +34,12 @@ class FairQueue:
             kinds = (True, False)
         else:
             kinds = (False, True)
-        for batch in kinds:
-            if job := self._store.take(batch=batch):
-                self._starts = 0 if batch else self._starts + 1
-                if batch:
-                    self._batch_running.add(job.id)
-                return job
-        return None
+        job = self._store.take(kinds)
+        if job:
+            self._starts = 0 if job.batch else self._starts + 1
+            if job.batch:
+                self._batch_running.add(job.id)
+        return job
 
     def ended(self, job: str) -> None:
         """Its place is free again."""

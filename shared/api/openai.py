@@ -75,7 +75,7 @@ async def _answer(request: Request, jobs: JobService, job: Job, wanted: Wanted) 
     if wanted.by_url:
         return answer(job, wanted, [{"url": image_view(request, one).url} for one in job.images])
     files = [await jobs.read_image(image) for image in job.images]
-    encoded = [await asyncio.to_thread(encoded_file, file, wanted) for file in files]
+    encoded = await asyncio.to_thread(lambda: [encoded_file(file, wanted) for file in files])
     return answer(job, wanted, [{"b64_json": file} for file in encoded])
 
 

@@ -7,6 +7,7 @@ never holds a job back. This module does not know HTTP. All of it runs on one ev
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -143,9 +144,10 @@ class Runner:
         """The job, once it has ended. Raises its error; `BackendUnavailable` if the server stops."""
         while True:
             change = self._changes.setdefault(job, asyncio.Event())
-            now = self.store.job(job)
-            if now.ended or job in self._unrecorded or self._stopped:
-                break
+            if job not in self._running:  # each step is a change; while it runs it has not ended
+                now = self.store.job(job)
+                if now.ended or job in self._unrecorded or self._stopped:
+                    break
             await change.wait()
         self._changed(job)
         if now.error:
@@ -266,15 +268,19 @@ class Runner:
         except CygnetError as fault:
             log.error("job %s could not be ended: %s", job, fault)
             self._unrecorded[job] = error
+            self._changed(job)
             return False
 
     def _ended(self, job: str) -> None:
         """A job runs no more: tell those who follow it, the log and the webhook."""
         self._changed(job)
-        now = self.store.job(job)
-        if now.ended:
+        with contextlib.suppress(CygnetError):  # the disk; whoever reads the job is told
+            now = self.store.job(job)
+            if not now.ended:
+                return
             self._metrics.ended(now)
-            self._deliverer.wake()
+            if now.webhook:
+                self._deliverer.wake()
             code = now.error["code"] if now.error else None
             log.info(
                 "job ended", extra={"fields": {"job": job, "status": now.status, "code": code}}

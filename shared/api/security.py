@@ -20,7 +20,10 @@ from shared.errors import InvalidCall, Unauthorised
 _bearer = HTTPBearer(auto_error=False, description="one of the server's keys, if it has any")
 
 
-def jobs_of(request: Request) -> JobService:
+# What FastAPI calls at each call is asynchronous: it would run anything else in a thread.
+
+
+async def jobs_of(request: Request) -> JobService:
     return request.app.state.jobs
 
 
@@ -31,7 +34,7 @@ def options_of(request: Request) -> ApiOptions:
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-def owner_of(request: Request, credentials: Credentials) -> str:
+def owner_of(request: Request, credentials: HTTPAuthorizationCredentials | None) -> str:
     """Whose jobs the caller may see: a digest of the key. Raises `Unauthorised`, `InvalidCall`."""
     options = options_of(request)
     if options.hosts and request.url.hostname not in options.hosts:
@@ -55,14 +58,19 @@ def key_digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
-def limited_owner_of(request: Request, owner: Annotated[str, Depends(owner_of)]) -> str:
+async def _owner(request: Request, credentials: Credentials) -> str:
+    return owner_of(request, credentials)
+
+
+async def _limited_owner(request: Request, credentials: Credentials) -> str:
     """The same for a call that asks for pictures. Raises `RateLimited` too."""
     limit: RateLimit = request.app.state.rate_limit
+    owner = owner_of(request, credentials)
     limit.take(owner)
     return owner
 
 
-def viewer_of(
+async def _viewer(
     request: Request,
     image: str,
     credentials: Credentials,
@@ -75,9 +83,9 @@ def viewer_of(
     return owner_of(request, credentials)
 
 
-Owner = Annotated[str, Depends(owner_of)]
-LimitedOwner = Annotated[str, Depends(limited_owner_of)]
-Viewer = Annotated[str | None, Depends(viewer_of)]
+Owner = Annotated[str, Depends(_owner)]
+LimitedOwner = Annotated[str, Depends(_limited_owner)]
+Viewer = Annotated[str | None, Depends(_viewer)]
 Jobs = Annotated[JobService, Depends(jobs_of)]
 
 

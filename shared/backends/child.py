@@ -155,7 +155,7 @@ async def _start(command: Sequence[str]) -> Child:
     path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
     process = await asyncio.create_subprocess_exec(
         *command,
-        *("serve", "--child", "--backend", "local", "--port", "0"),
+        *("serve", "--child", "--backend", "local", "--port", "0", "--max-queued", "100000"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -96,8 +96,7 @@ def _http(
     from shared.mcp.http import PATH, HttpOptions, mcp_app
 
     keys, hosts = serving.callers(args.host)
-    hosts = (*hosts, *args.allow_host) if hosts or args.allow_host else ()
-    options = HttpOptions(keys, hosts, tuple(args.origin))
+    options = HttpOptions(keys, (*hosts, *args.allow_host), tuple(args.origin))
 
     async def serve(listener: socket.socket) -> None:
         async with contextlib.aclosing(open_router()) as router:

@@ -15,7 +15,7 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,16 +135,22 @@ class Store:
             message = f"{queued} jobs wait already, as many as may."
             raise QueueFull(message, "Try again later.", queued)
 
-    def take(self, *, batch: bool = False) -> Job | None:
-        """The job of that kind that has waited longest, now running; None if none waits."""
+    def take(self, kinds: Sequence[bool] = (False, True)) -> Job | None:
+        """The job that has waited longest, now running; None if none waits.
+
+        `kinds`: whether a batch job is wanted, the preferred answer first.
+        """
         with self._db.transaction() as db:
-            row = db.execute(
-                "UPDATE jobs SET status = 'running', started = ?, attempts = attempts + 1 WHERE"
-                " number = (SELECT min(number) FROM jobs WHERE status = 'queued' AND batch = ?)"
-                " RETURNING *",
-                (self._now(), batch),
-            ).fetchone()
-            return read_job(db, row) if row else None
+            for batch in kinds:
+                row = db.execute(
+                    "UPDATE jobs SET status = 'running', started = ?, attempts = attempts + 1 WHERE"
+                    " number = (SELECT min(number) FROM jobs WHERE status = 'queued' AND batch = ?)"
+                    " RETURNING *",
+                    (self._now(), batch),
+                ).fetchone()
+                if row:
+                    return read_job(db, row)
+        return None
 
     def hand_back(self, job: str) -> None:
         """Let a running job wait again, for the next process: this one was told to stop."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +24,6 @@ __all__ = ["ask", "small", "small_folder"]
 pytestmark = pytest.mark.anyio
 
 Ask = Callable[..., GenerationRequest]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture
@@ -104,3 +100,11 @@ async def test_events_come_in_order_and_end_with_done(backend: LocalBackend, ask
     assert isinstance(events[-1], Done)
     assert sum(isinstance(event, ImageReady) for event in events) == 2
     await backend.aclose()
+
+
+async def test_without_torch_it_says_that_it_is_down(
+    backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    status = await backend.status()
+    assert (status.healthy, status.detail) == (False, "torch is not installed.")

@@ -55,9 +55,10 @@ async def test_a_call_over_stdio_saves_the_picture(tmp_path: Path) -> None:
     assert seeds == [7, 8]
 
 
-async def test_a_job_is_followed_to_its_end(tmp_path: Path) -> None:
-    words = ("call", "--save", "here", "--json", *GENERATE, "--wait-seconds", "0")
-    ran = await run(tmp_path, "--backend", "fake", *words)
+async def test_a_job_is_followed_to_its_end(serve: Serve, tmp_path: Path) -> None:
+    words = ("--save", "here", "--json", *GENERATE, "--wait-seconds", "0")
+    async with serve() as url:
+        ran = await run(tmp_path, "call", "--server", url, *words)
     told = json.loads(ran.out)
     assert told["answer"]["status"] == "succeeded"
     assert told["files"] == ["here/a-red-fox.png"]
@@ -97,8 +98,9 @@ async def test_tools_are_listed_for_people_and_for_programs(tmp_path: Path) -> N
     assert "takes prompt, negative_prompt" in shown.out
 
 
-async def test_what_is_no_picture_is_printed(tmp_path: Path) -> None:
-    ran = await run(tmp_path, "--backend", "fake", "call", "list_checkpoints")
+async def test_what_is_no_picture_is_printed(serve: Serve, tmp_path: Path) -> None:
+    async with serve() as url:
+        ran = await run(tmp_path, "call", "--server", url, "list_checkpoints")
     assert json.loads(ran.out)["default"] == "cygnet-tiny"
 
 
@@ -114,9 +116,10 @@ async def test_what_is_no_picture_is_printed(tmp_path: Path) -> None:
     ],
 )
 async def test_a_wrong_call_is_one_line_and_the_exit_code_of_the_command_line(
-    tmp_path: Path, words: list[str], code: int, said: str
+    serve: Serve, tmp_path: Path, words: list[str], code: int, said: str
 ) -> None:
-    ran = await run(tmp_path, "--backend", "fake", "call", *words)
+    async with serve() as url:
+        ran = await run(tmp_path, "call", "--server", url, *words)
     assert ran.code == code
     assert said in ran.err
     assert len(ran.err.splitlines()) == 1
