@@ -13,6 +13,7 @@ grid       one or two settings varied over a prompt, as a labelled sheet
 examples   pictures that are there at once
 markup     the HTML of our own parts
 theme      how it looks
+pacing     events at a pace that a person can follow
 workshop   what all of them work with; `pace` is how fast it has been
 endpoint   Gradio's own API, `/generate`
 """

@@ -8,10 +8,11 @@ from typing import Any
 
 import gradio as gr
 
-from shared.contract import Done, GenerationRequest, ImageReady, parse_request
+from shared.contract import GenerationRequest, ImageReady, parse_request
 from shared.errors import CygnetError
 from space.page import form
 from space.page.markup import Shown, error_notice, notice
+from space.page.pacing import gathered
 from space.page.stage import Stage
 from space.page.visitor import owner_of
 from space.page.workshop import Workshop
@@ -42,20 +43,20 @@ async def _draw(workshop: Workshop, request: GenerationRequest, owner: str) -> S
     stage = Stage(request)
     images: dict[int, bytes] = {}
     yield stage.html(), "", request.seed
-    async with aclosing(workshop.events(request)) as events:
-        async for event in events:
-            if isinstance(event, ImageReady):
-                images[event.index] = event.image
-                stage.shown[event.index] = await _shown(workshop, event, request, owner)
-            if stage.follow(event):
-                yield stage.html(), gr.skip(), gr.skip()
-            if isinstance(event, Done):
-                kept = [
-                    await workshop.keep(image, owner, event.result) for image in images.values()
-                ]
-                if not all(kept):
-                    yield gr.skip(), notice(NOT_KEPT), gr.skip()
-                return
+    async with (
+        aclosing(workshop.events(request)) as events,
+        aclosing(gathered(events, stage.pause)) as groups,
+    ):
+        async for group in groups:
+            for event in group:
+                if isinstance(event, ImageReady):
+                    images[event.index] = event.image
+                    stage.shown[event.index] = await _shown(workshop, event, request, owner)
+                stage.follow(event)
+            yield stage.html(), gr.skip(), gr.skip()
+    kept = [await workshop.keep(image, owner, stage.result) for image in images.values()]
+    if not all(kept):
+        yield gr.skip(), notice(NOT_KEPT), gr.skip()
 
 
 NOT_KEPT = (

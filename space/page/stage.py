@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import html
-import time
 
 from shared.backends.router import BY_NAME
 from shared.console import summary
@@ -21,11 +20,10 @@ EMPTY = """<div class="stage" data-phase="empty"><div class="blank">
 <p>Your picture will appear here.</p></div></div>"""
 
 _SECONDS_BETWEEN = 0.1
-"""What a person can follow; each picture beside it makes what is sent larger, and the pause longer."""
 
 
 class Stage:
-    """One generation as it is shown; `shown` are its finished pictures, by index."""
+    """One generation as it is shown: `shown` are its finished pictures, by index; `result` is its end."""
 
     def __init__(self, request: GenerationRequest) -> None:
         self.request = request
@@ -33,11 +31,15 @@ class Stage:
         self._ahead = 0
         self._starting = False
         self._steps: dict[int, Step] = {}
-        self._result: GenerationResult | None = None
-        self._due = 0.0
+        self.result: GenerationResult | None = None
 
-    def follow(self, event: Event) -> bool:
-        """Take the next event in; whether it is time to show the stage again."""
+    @property
+    def pause(self) -> float:
+        """Seconds between two versions: what is sent grows with the number of previews in it."""
+        return _SECONDS_BETWEEN * self.request.num_images
+
+    def follow(self, event: Event) -> None:
+        """Take the next event in."""
         match event:
             case Queued():
                 self._ahead = event.position
@@ -46,15 +48,10 @@ class Stage:
             case Step():
                 self._steps[event.index] = event
             case Done():
-                self._result = event.result
-        now = time.monotonic()
-        if isinstance(event, Step) and now < self._due:
-            return False
-        self._due = now + _SECONDS_BETWEEN * self.request.num_images
-        return True
+                self.result = event.result
 
     def html(self) -> str:
-        phase = "done" if self._result else "running"
+        phase = "done" if self.result else "running"
         tiles = "".join(map(self._tile, range(self.request.num_images)))
         return f"""<div class="stage" data-phase="{phase}">
 <div class="tiles" data-count="{self.request.num_images}">{tiles}</div>
@@ -74,8 +71,8 @@ class Stage:
  style="--blur: {(1 - sharp) * 14:.1f}px" src="data:image/jpeg;base64,{jpeg}" alt=""></div>"""
 
     def _told(self) -> str:
-        if self._result:
-            return facts(self._result) + settings_list(self.request)
+        if self.result:
+            return facts(self.result) + settings_list(self.request)
         done, steps = self._progress()
         return f"""<div class="bar" role="progressbar" aria-label="Progress" aria-valuemin="0"
  aria-valuemax="{steps}" aria-valuenow="{done}"><i style="width: {100 * done / steps:.0f}%"></i></div>
@@ -104,7 +101,7 @@ class Stage:
 
     def _spoken(self) -> str:
         """The same for a screen reader, which would drown in every step: a change at each quarter."""
-        if self._result:
+        if self.result:
             count = len(self.shown)
             return "The picture is ready." if count == 1 else f"{count} pictures are ready."
         done, steps = self._progress()

@@ -36,15 +36,17 @@ class Workshop:
         try:
             async with aclosing(self.backend.generate(request)) as events:
                 async for event in events:
+                    yield event
                     if isinstance(event, Done):
                         self.pace.learn(event.result)
-                    yield event
+                        return
         except CygnetError:
             raise
         except Exception as fault:
             log.exception("a generation failed")
             message = f"Something behind the page failed ({type(fault).__name__})."
             raise InternalError(message, "Try again; the server's log has the cause.") from fault
+        raise InternalError("The backend stopped before the work was done.", "Try again.")
 
     async def keep(
         self, image: bytes, owner: str, result: GenerationResult | None = None
