@@ -1,9 +1,9 @@
 """`cygnet batch` beside a loop over stock diffusers: the same prompts and seeds, on disk, in one run.
 
 Three sides take turns: the local backend, the same through a server on this machine, and what anyone
-would write with `WanPipeline`. Each has a process of its own. A rate counts from the moment when the
-first pictures were on disk, so that loading weights, which the server has done before, is no part of
-it; the time of the whole process stands beside it.
+would write with `WanPipeline`. Each has a process of its own. A rate is that of the pictures from the
+start of the first to the end of the last file, as the manifest has it, so that loading weights, which
+the server has done before, is no part of it; the time of the whole process stands beside it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -28,14 +28,15 @@ from typing import NamedTuple
 from benchmarks.local import COLOURS, CYGNET, SUBJECTS, cpu, psnr
 from shared.checkpoints import Checkpoint, get_checkpoint
 
-FIRST = 8
-"""Pictures that do not count: the first of them carry the loading."""
-
-SIDES = ("local", "api", "stock")
+SIDES = {
+    "local": "`cygnet batch`",
+    "api": "`cygnet batch --backend api`, server on this machine",
+    "stock": "a loop over `WanPipeline`",
+}
 
 
 class Cost(NamedTuple):
-    """Pictures a second once it runs, and seconds of the whole process."""
+    """Pictures a second once it draws, and seconds of the whole process."""
 
     rate: float
     seconds: float
@@ -53,33 +54,36 @@ def write_prompts(path: Path, count: int) -> None:
 
 
 def measure(side: str, prompts: Path, out: Path, checkpoint: Checkpoint, url: str) -> Cost:
-    """One whole process of a side, from its start to its exit with every picture written."""
+    """One process, from its start to its exit with every picture written."""
     command = [str(CYGNET), "batch", str(prompts), "--out", str(out), "--quiet"]
-    command += ["--backend", side, "--checkpoint", checkpoint.name, "--name", "{number}"]
+    command += ["--backend", side, "--name", "{number}"]
     if side == "stock":
         command = [sys.executable, "-m", "benchmarks.batch", "--stock", str(prompts), str(out)]
-        command += ["--checkpoint", checkpoint.name]
     start = time.perf_counter()
     done = subprocess.run(
-        command, env=os.environ | {"CYGNET_API_URL": url}, capture_output=True, text=True
+        [*command, "--checkpoint", checkpoint.name],
+        env=os.environ | {"CYGNET_API_URL": url},
+        capture_output=True,
+        text=True,
     )
     seconds = time.perf_counter() - start
     if done.returncode:
         raise SystemExit(f"{side} failed: {done.stderr[-2000:]}")
-    times = sorted(finished(out))
-    return Cost((len(times) - FIRST) / (times[-1] - times[FIRST - 1]), seconds)
+    spans = list(drawn(out))
+    first, last = min(start for start, _ in spans), max(end for _, end in spans)
+    return Cost(len(spans) / (last - first), seconds)
 
 
-def finished(out: Path) -> Iterator[float]:
-    """When each picture was on disk, in seconds."""
+def drawn(out: Path) -> Iterator[tuple[float, float]]:
+    """When each picture was begun by whoever drew it, and when its file was whole, in seconds."""
     for line in (out / "manifest.jsonl").read_text().splitlines():
-        yield datetime.fromisoformat(json.loads(line)["finished"]).timestamp()
+        entry = json.loads(line)
+        end, spent = datetime.fromisoformat(entry["finished"]).timestamp(), entry["timings"]
+        yield end - (spent["total"] - spent["queued"] - spent["loading"]), end
 
 
 def stock(prompts: Path, out: Path, checkpoint: Checkpoint) -> None:
     """The plain loop: load, and then draw and save one picture after the other."""
-    from datetime import UTC
-
     from benchmarks.stock import draw, load
 
     pipe = load(checkpoint)
@@ -87,9 +91,12 @@ def stock(prompts: Path, out: Path, checkpoint: Checkpoint) -> None:
     out.mkdir()
     with prompts.open(newline="") as file, (out / "manifest.jsonl").open("w") as manifest:
         for number, row in enumerate(csv.DictReader(file), 1):
+            start = time.perf_counter()
             [picture] = draw(pipe, checkpoint, [row["prompt"]], [int(row["seed"])])
             picture.save(out / f"{number:06d}.png")
-            manifest.write(json.dumps({"finished": datetime.now(UTC).isoformat()}) + "\n")
+            spent = {"total": time.perf_counter() - start, "queued": 0, "loading": 0}
+            entry = {"finished": datetime.now(UTC).isoformat(), "timings": spent}
+            manifest.write(json.dumps(entry) + "\n")
 
 
 @contextlib.contextmanager
@@ -119,20 +126,20 @@ def compare(checkpoint: Checkpoint, count: int, repeats: int) -> Iterator[str]:
     costs: dict[str, list[Cost]] = {side: [] for side in SIDES}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_prompts(folder / "prompts.csv", count)
-        write_prompts(folder / "few.csv", FIRST + 1)
+        write_prompts(folder / "one.csv", 1)
+        write_prompts(folder / "all.csv", count)
         with server(folder / "data", checkpoint) as url:
             for (
                 side
             ) in SIDES:  # fills the caches of disk and bytecode; the server loads its weights
-                measure(side, folder / "few.csv", folder / f"{side}-first", checkpoint, url)
+                measure(side, folder / "one.csv", folder / f"{side}-first", checkpoint, url)
             for repeat in range(repeats):
                 for side in SIDES:
                     out = folder / f"{side}-{repeat}"
-                    costs[side].append(measure(side, folder / "prompts.csv", out, checkpoint, url))
+                    costs[side].append(measure(side, folder / "all.csv", out, checkpoint, url))
         difference = min(
             psnr(picture, folder / f"stock-0/{picture.name}")
-            for picture in sorted((folder / "local-0").glob("*.png"))[:FIRST]
+            for picture in sorted((folder / "local-0").glob("*.png"))[:8]
         )
     size = f"{checkpoint.width}x{checkpoint.height}"
     yield (
@@ -144,12 +151,7 @@ def compare(checkpoint: Checkpoint, count: int, repeats: int) -> Iterator[str]:
     yield "| | pictures a second | against stock | whole process, s |"
     yield "| --- | ---: | ---: | ---: |"
     rates = {side: statistics.median(cost.rate for cost in costs[side]) for side in SIDES}
-    titles = {
-        "local": "`cygnet batch`",
-        "api": "`cygnet batch --backend api`, server on this machine",
-        "stock": "a loop over `WanPipeline`",
-    }
-    for side, title in titles.items():
+    for side, title in SIDES.items():
         seconds = statistics.median(cost.seconds for cost in costs[side])
         ratio = rates[side] / rates["stock"]
         yield f"| {title} | {rates[side]:.2f} | **{ratio:.2f}x** | {seconds:.1f} |"

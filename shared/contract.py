@@ -381,9 +381,6 @@ class BackendStatus(_Wire):
     name: str
     healthy: bool
     warm: bool = Field(description="whether a request would start at once")
-    wait_seconds: float | None = Field(
-        default=None, description="until a request sent now would start, where known"
-    )
     checkpoints: tuple[str, ...] = ()
     memory_bytes: int | None = Field(default=None, description="on its device, where known")
     detail: str = ""

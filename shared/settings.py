@@ -142,8 +142,9 @@ def secret(variable: str) -> str:
 
 def config_file() -> Path:
     """The file that describes backends, whether it exists or not."""
-    default = platformdirs.user_config_path("cygnet", appauthor=False) / "backends.toml"
-    return settings().config or default
+    if named := settings().config:
+        return named.expanduser()  # no shell has read what stands in a client's settings
+    return platformdirs.user_config_path("cygnet", appauthor=False) / "backends.toml"
 
 
 def data_folder() -> Path:

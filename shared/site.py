@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -22,7 +24,7 @@ def create_site(backend: Backend, folder: Path, options: ApiOptions | None = Non
     options = options or ApiOptions()
     site = create_api(backend, Store(folder), options)
     gallery = Gallery(folder / "gallery", options.keep_bytes)
-    if importlib.util.find_spec("mcp") and isinstance(backend, Router):  # its callers choose one
+    if _has_mcp() and isinstance(backend, Router):  # its callers choose one
         from shared.mcp.http import HttpOptions, mount_mcp
 
         mount_mcp(site, backend, gallery, HttpOptions(options.keys, options.hosts, options.origins))
@@ -31,3 +33,10 @@ def create_site(backend: Backend, folder: Path, options: ApiOptions | None = Non
 
         mount_page(site, backend, gallery, options)
     return site
+
+
+def _has_mcp() -> bool:
+    """Whether MCP can be served: the package is there, and not the older one that Spaces install."""
+    with contextlib.suppress(PackageNotFoundError):
+        return int(version("mcp").partition(".")[0]) >= 2
+    return False

@@ -185,17 +185,19 @@ def test_the_command_is_installed() -> None:
 def test_the_wheel_works_without_the_checkout(tmp_path: Path) -> None:
     source = tmp_path / "source"
     skip = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    shutil.copytree(ROOT / "shared", source / "shared", ignore=skip)
+    for package in ("shared", "space"):
+        shutil.copytree(ROOT / package, source / package, ignore=skip)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     build = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
     subprocess.run([sys.executable, "-m", *build, str(tmp_path), str(source)], check=True)
     [wheel] = tmp_path.glob("cygnet-*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        packed = {name for name in archive.namelist() if name.startswith("shared/")}
+        ours = ("shared/", "space/page/")
+        packed = {name for name in archive.namelist() if name.startswith(ours)}
         assert not [name for name in archive.namelist() if name.startswith(("tests", "training"))]
         archive.extractall(tmp_path / "installed")
-    files = [path for path in (source / "shared").rglob("*") if path.is_file()]
+    files = [file for part in ours for file in (source / part).rglob("*") if file.is_file()]
     assert packed == {path.relative_to(source).as_posix() for path in files}
     assert (TINY / "model_index.json").as_posix() in packed
 

@@ -22,7 +22,7 @@ class ApiOptions:
     """For each key; 0 for no limit."""
     concurrency: int = 24
     """Jobs handed to the backend at once; it batches those it can. Three quarters of them may be a
-    batch's: of cygnet-tiny's pictures 8 are drawn while 8 more are decoded."""
+    batch's: with 12 at once 48 of the smallest pictures took 9.1 s of CPU time, with 24 8.1 s."""
     max_body: int = 2**20
     url_seconds: float = 60 * 60.0
     """How long the address of an image opens without a key."""

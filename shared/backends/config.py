@@ -173,13 +173,13 @@ class Backends:
         return (config and config.checkpoint) or settings().checkpoint
 
 
-def read_backends(file: Path | None = None) -> Backends:
-    """The backends of this user: those of `file`, then those that the environment gives an address.
+def read_backends() -> Backends:
+    """The backends of this user: those of the file, then those that the environment gives an address.
 
     `auto` takes them in that order and this machine last, unless the file has an order of its own.
     Raises `InvalidSetting`, naming the file and what is wrong in it.
     """
-    file = file or config_file()
+    file = config_file()
     told = _read(file)
     usual = [_filled(BackendConfig(name=kind, kind=kind)) for kind in get_args(Kind)]
     known = {config.name: config for config in usual} | {
@@ -217,7 +217,7 @@ def _read(file: Path) -> _File:
     try:
         data = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if settings().config == file:
+        if settings().config:
             raise InvalidSetting(
                 f"CYGNET_CONFIG names {file}, which does not exist.", "Correct it, or unset it."
             ) from None

@@ -234,9 +234,7 @@ class Router:
 
     def _row(self, status: BackendStatus) -> BackendRow:
         config, order = self.backends.find(status.name), self.backends.auto
-        wait = status.wait_seconds
-        if wait is None and status.healthy:
-            wait = self._ledger.wait(status.name, cold=not status.warm)
+        wait = self._ledger.wait(config.name, cold=not status.warm) if status.healthy else None
         return BackendRow(
             name=config.name,
             kind=config.kind,

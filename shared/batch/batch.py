@@ -20,8 +20,9 @@ from shared.errors import InvalidRequest
 from shared.settings import settings
 
 CONCURRENCY = 32
-"""Pictures asked for at once: twice what the engine's batch holds of the smallest ones (4,096 tokens
-of 256), so that the next ones wait there. A server takes them in turn."""
+"""Pictures asked for at once. Of large ones this fills the engine's batch many times over, and the others
+wait there. Of the smallest, on two CPU cores, 48 pictures took 9.9 s of CPU time with 8 at once, 8.3
+with 16, 8.1 with 24 and 7.9 with 32. A server takes them in turn."""
 
 _SHOWN = 5
 _LISTED = 20

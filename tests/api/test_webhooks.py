@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import datetime
 import json
 import re
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import certifi
 import openai
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared.api import deliverer
 from shared.backends.fake import FakeBackend
@@ -38,9 +44,10 @@ class Receiver:
         self.url = ""
 
     @contextlib.asynccontextmanager
-    async def listening(self) -> AsyncIterator[Receiver]:
-        server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
-        self.url = f"http://localhost:{server.sockets[0].getsockname()[1]}/hook?id=7"
+    async def listening(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
+        server = await asyncio.start_server(self._answer, "127.0.0.1", 0, ssl=tls)
+        scheme, port = "https" if tls else "http", server.sockets[0].getsockname()[1]
+        self.url = f"{scheme}://localhost:{port}/hook?id=7"
         async with server:
             yield self
 
@@ -222,6 +229,49 @@ async def test_a_name_that_leads_elsewhere_later_is_not_followed_there(
     with pytest.raises(InvalidRequest, match="public"):
         await sender.send("https://rebind.example/", "msg", b"{}", b"key")
     await sender.aclose()
+
+
+def certificate(name: str, folder: Path) -> tuple[Path, Path]:
+    """A host's own certificate, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    host = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    signed = (
+        x509.CertificateBuilder(host, host, key.public_key(), 1, now, now + datetime.timedelta(1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "certificate.pem", folder / "key.pem"
+    files[0].write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return files
+
+
+async def test_the_call_goes_to_the_number_and_the_certificate_has_to_be_the_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, key = certificate("hook.example", tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(own, key)
+    monkeypatch.setattr(certifi, "where", lambda: str(own))
+
+    def look_up(*_: object, **__: object) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+
+    async with Receiver().listening(tls) as receiver:
+        sender = WebhookSender(private=True)
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        right, wrong = (receiver.url.replace("localhost", f"{n}.example") for n in ("hook", "evil"))
+        assert await sender.send(right, "msg", b"{}", b"key") == 204
+        with pytest.raises(ConnectionError):
+            await sender.send(wrong, "msg", b"{}", b"key")
+        await sender.aclose()
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700:4700::1111"])

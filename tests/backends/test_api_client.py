@@ -36,11 +36,6 @@ STEPS: list[Event] = [Queued(position=0), Step(index=0, step=1, steps=2), DONE]
 Handler = Callable[[httpx.Request], httpx.Response]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def stream(events: list[Event], first: int = 1, cut: str = "") -> httpx.Response:
     """Events with ids from `first`, and something that was cut off."""
     text = "".join(

@@ -51,11 +51,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
     """Makes backends whose children leave their traces in `tmp_path`, and closes them."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))

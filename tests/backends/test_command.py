@@ -176,8 +176,3 @@ async def test_one_request_gives_one_picture_wherever_it_is_drawn(
         _, [image] = await collect(backend.generate(request))
         await backend.aclose()
         assert (pixels(image) == pixels(Path("fox.png").read_bytes())).all()
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"

@@ -64,6 +64,14 @@ def test_the_file_lies_where_the_platform_keeps_settings() -> None:
     assert config_file().parts[-2:] == ("cygnet", "backends.toml")
 
 
+def test_a_file_in_the_home_folder_needs_no_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CYGNET_CONFIG", "~/mine.toml")
+    assert config_file() == tmp_path / "mine.toml"
+
+
 def test_an_address_in_the_environment_makes_a_backend_that_is_tried_before_this_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -42,11 +42,6 @@ pytestmark = pytest.mark.anyio
 Ask = Callable[..., GenerationRequest]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(params=["fake", "api", "modal", "space", "local", "child", "router"])
 async def backend(
     request: pytest.FixtureRequest,

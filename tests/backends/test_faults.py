@@ -43,11 +43,6 @@ REQUEST = parse_request({"prompt": "a private wish", "seed": 7, "steps": 2})
 KEY = "very-secret-key"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 # Faults: what is done to which call.
 
 Deed = Callable[[Call], Awaitable[None]]

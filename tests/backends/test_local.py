@@ -27,11 +27,6 @@ Ask = Callable[..., GenerationRequest]
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def backend() -> LocalBackend:
     return LocalBackend(Acceleration(device="cpu"))
 

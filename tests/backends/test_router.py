@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from shared.backends import Backend, Opening
-from shared.backends.config import AUTO, BackendConfig, Backends, Limits
-from shared.backends.fake import FakeBackend
-from shared.backends.ledger import Ledger
-from shared.backends.router import FRESH_SECONDS, Router
-from shared.contract import (
-    BackendStatus,
-    Done,
-    Event,
-    GenerationRequest,
-    Step,
-    collect,
-    parse_request,
-)
+from shared.backends.router import FRESH_SECONDS
+from shared.contract import Done, collect
 from shared.errors import (
     BackendUnavailable,
     Cancelled,
@@ -32,111 +16,11 @@ from shared.errors import (
     InvalidSetting,
     OutOfMemory,
     QueueFull,
-    SpendingLimit,
     UnknownBackend,
 )
+from tests.backends.house import DOWN, REQUEST, MakeHouse, Stage
 
 pytestmark = pytest.mark.anyio
-
-REQUEST = parse_request({"prompt": "a fox", "seed": 7, "steps": 2})
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-class Stage(FakeBackend):
-    """A fake that says of itself what it is told to, and fails before or after its first step."""
-
-    def __init__(
-        self,
-        *,
-        healthy: bool = True,
-        warm: bool = True,
-        checkpoints: tuple[str, ...] = ("cygnet-tiny",),
-        before: CygnetError | None = None,
-        after: CygnetError | None = None,
-    ) -> None:
-        super().__init__()
-        self.told = BackendStatus(
-            name="fake", healthy=healthy, warm=warm, checkpoints=checkpoints, detail="It rests."
-        )
-        self.before, self.after = before, after
-        self.asked = self.served = self.closed = 0
-
-    async def status(self) -> BackendStatus:
-        self.asked += 1
-        await asyncio.sleep(0)
-        return self.told
-
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-        self.served += 1
-        async with aclosing(super().generate(request)) as events:
-            async for event in events:
-                yield event
-                if isinstance(event, Step) and self.after:
-                    raise self.after
-                if self.before:
-                    raise self.before
-
-    async def aclose(self) -> None:
-        self.closed += 1
-
-
-class House:
-    """A router before backends of these names, all in the order of `auto`."""
-
-    def __init__(self, folder: Path, limits: Limits | None = None, **stages: Stage) -> None:
-        self.stages = stages
-        self.time = 0.0
-        self.opened: list[tuple[str, bool]] = []
-        self.prices: dict[str, float | None] = {}
-        self.folder, self.limits = folder, limits or Limits()
-        self.routers: list[Router] = []
-
-    def router(self, name: str = AUTO) -> Router:
-        known = {
-            one: BackendConfig(
-                name=one, kind="api", address=f"http://{one}", price=self.prices.get(one, 0.0)
-            )
-            for one in self.stages
-        }
-        backends = Backends(known, tuple(known), tuple(known), self.limits)
-        ledger = Ledger(self.folder, self.limits)
-        router = Router(backends, name, None, ledger, self.open, lambda: self.time)
-        self.routers.append(router)
-        return router
-
-    def open(self, config: BackendConfig, how: Opening) -> Backend:
-        self.opened.append((config.name, how.fail_fast))
-        return self.stages[config.name]
-
-    async def ask(self, name: str = AUTO, **fields: Any) -> tuple[str, str]:
-        """Who served, and why."""
-        request = REQUEST.model_copy(update=fields)
-        result, _ = await collect(self.router().generate(request, name))
-        return result.backend, result.backend_reason
-
-
-MakeHouse = Callable[..., House]
-
-
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[MakeHouse]:
-    made: list[House] = []
-
-    def make(limits: Limits | None = None, **stages: Stage) -> House:
-        made.append(House(tmp_path, limits, **stages))
-        return made[-1]
-
-    yield make
-    for one in made:
-        for router in one.routers:
-            await router.aclose()
-
-
-DOWN = BackendUnavailable("It is down.", "Wait.")
 
 
 async def test_auto_takes_the_healthy_then_the_warm_then_the_users_order(house: MakeHouse) -> None:
@@ -277,77 +161,6 @@ async def test_every_backend_that_was_opened_is_closed(house: MakeHouse) -> None
     await collect(router.generate(REQUEST))
     await router.aclose()
     assert (made.stages["a"].closed, made.stages["b"].closed) == (2, 1)
-
-
-# The guard.
-
-
-async def test_a_price_becomes_the_cost_of_a_result(house: MakeHouse) -> None:
-    made = house(a=Stage())
-    made.prices["a"] = 0.25
-    router = made.router("a")
-    request = REQUEST.model_copy(update={"num_images": 2})
-    result, _ = await collect(router.generate(request))
-    assert result.cost_usd == 0.5
-
-
-async def test_a_limit_refuses_with_the_figure_before_anything_is_sent(house: MakeHouse) -> None:
-    made = house(Limits(per_image=0.1), a=Stage())
-    made.prices["a"] = 0.25
-    with pytest.raises(SpendingLimit, match=r"about \$0\.25, and may cost \$0\.10"):
-        await made.ask("a")
-    assert made.stages["a"].served == 0
-
-
-async def test_a_day_has_its_limit_across_routers(house: MakeHouse) -> None:
-    made = house(Limits(per_day=0.6), a=Stage())
-    made.prices["a"] = 0.25
-    await made.ask("a", num_images=2)
-    with pytest.raises(SpendingLimit, match=r"\$0\.25 on a, and of \$0\.60 .* \$0\.50 is spent"):
-        await made.ask("a")
-    assert made.stages["a"].served == 1
-
-
-async def test_calls_have_their_limit_and_those_that_were_not_made_do_not_count(
-    house: MakeHouse,
-) -> None:
-    made = house(Limits(calls_per_day=2), a=Stage(before=DOWN), b=Stage())
-    assert [(await made.ask())[0] for _ in range(2)] == ["b", "b"]
-    with pytest.raises(SpendingLimit, match="2 calls were made today"):
-        await made.ask("b")
-
-
-async def test_auto_goes_past_what_costs_too_much_and_says_so(house: MakeHouse) -> None:
-    made = house(Limits(per_image=0.1), a=Stage(), b=Stage())
-    made.prices["a"] = 0.25
-    who, why = await made.ask()
-    assert who == "b"
-    assert "a did not serve: A picture on a costs about $0.25, and may cost $0.10." in why
-
-
-async def test_of_calls_at_once_no_more_are_made_than_the_limit_allows(house: MakeHouse) -> None:
-    made = house(Limits(per_day=1.0), a=Stage())
-    made.prices["a"] = 0.25
-    routers = [made.router("a") for _ in range(3)]
-
-    async def call(router: Router) -> bool:
-        try:
-            await collect(router.generate(REQUEST))
-        except SpendingLimit:
-            return False
-        return True
-
-    went = await asyncio.gather(*(call(router) for router in routers for _ in range(4)))
-    assert sum(went) == made.stages["a"].served == 4
-
-
-async def test_a_price_that_nobody_knows_is_refused_where_dollars_are_limited(
-    house: MakeHouse,
-) -> None:
-    made = house(Limits(per_day=1.0), a=Stage())
-    made.prices["a"] = None
-    with pytest.raises(SpendingLimit, match="is not known"):
-        await made.ask("a")
 
 
 async def test_the_last_event_is_still_the_last(house: MakeHouse) -> None:

@@ -61,11 +61,6 @@ __all__ = ["serve"]
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def test_the_queue_counts_down_and_the_events_come() -> None:
     step = Step(index=0, step=1, steps=2, preview=b"\xff\xd8")
     messages = [

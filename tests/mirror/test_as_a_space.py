@@ -94,6 +94,8 @@ def url(folder: Path, python: Path) -> Iterator[str]:
                     break
             assert app.poll() is None, log.read_text()
             time.sleep(0.1)
+        else:
+            pytest.fail(log.read_text() or "the app does not answer")
         yield url
     finally:
         app.terminate()

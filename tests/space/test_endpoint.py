@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from gradio_client.exceptions import AppError
 from shared.backends.fake import FakeBackend
 from shared.contract import GenerationRequest, collect, parse_request
 from tests.space.conftest import HeldBackend, Serve
+
+DOCS = (Path(__file__).parents[2] / "docs/page.md").read_text()
 
 ASKED = {"prompt": "a fox", "steps": 3, "seed": 7, "num_images": 2}
 
@@ -65,3 +70,14 @@ def test_its_parameters_are_the_fields_of_a_request_and_each_is_explained(serve:
     assert all(parameter["python_type"]["description"] for parameter in parameters)
     required = [one["parameter_name"] for one in parameters if not one["parameter_has_default"]]
     assert required == ["prompt"]
+
+
+def test_the_example_of_the_docs_follows_a_picture(
+    serve: Serve, capfd: pytest.CaptureFixture[str]
+) -> None:
+    [example] = re.findall(r"^```python\n(.*?)^```$", DOCS, flags=re.M | re.S)
+    with serve(FakeBackend()) as url:
+        program = example.replace("http://127.0.0.1:8000", url)
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    told = capfd.readouterr().out
+    assert all(word in told for word in ("queued", "step 20", ".png", "done"))
