@@ -19,7 +19,6 @@ import time
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from mcp import Client, StdioServerParameters
 
@@ -38,7 +37,7 @@ def hello(name: str) -> str:
 
 server.run()
 """
-REQUEST = {"prompt": "a fox", "steps": 1, "seed": 7}
+REQUEST = {"prompt": "a fox", "steps": 1}
 AT_ONCE = 100
 
 INITIALIZE = {
@@ -77,20 +76,19 @@ def seconds_to_initialize(command: list[str]) -> float:
     return took
 
 
-async def median_of(call: Callable[[], Awaitable[Any]], repeats: int) -> float:
-    await call()
-    spent = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        await call()
-        spent.append(time.perf_counter() - started)
-    return statistics.median(spent)
+Call = Callable[[int], Awaitable[None]]
 
 
-async def at_once(call: Callable[[int], Awaitable[Any]]) -> float:
-    started = time.perf_counter()
-    await asyncio.gather(*map(call, range(AT_ONCE)))
-    return time.perf_counter() - started
+async def medians(calls: dict[str, Call], repeats: int, at_once: int = 1) -> dict[str, float]:
+    """Seconds of each call, or of so many at once; the sides take turns, and a first round is left out."""
+    spent: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(repeats + 1):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            await asyncio.gather(*(call(seed) for seed in range(at_once)))
+            if number:
+                spent[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in spent.items()}
 
 
 def client(command: list[str]) -> Client:
@@ -98,30 +96,23 @@ def client(command: list[str]) -> Client:
     return Client(StdioServerParameters(command=command[0], args=command[1:], env=env))
 
 
-async def calls(folder: Path, repeats: int) -> dict[str, float]:
-    """Seconds of a call and of a hundred, of each side, and of the backend alone."""
-    request = parse_request(REQUEST)
+async def calls(folder: Path, repeats: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of a call, and of a hundred at once: of each side, and of the backend alone."""
     backend = FakeBackend()
     async with client(ours(folder)) as we, client(hello()) as they:
 
-        async def draw(number: int = 7) -> None:
-            answer = await we.call_tool("generate_image", REQUEST | {"seed": number})
+        async def draw(seed: int) -> None:
+            answer = await we.call_tool("generate_image", REQUEST | {"seed": seed})
             assert not answer.is_error
 
-        async def greet(_number: int = 7) -> None:
+        async def greet(_seed: int) -> None:
             await they.call_tool("hello", {"name": "fox"})
 
-        async def alone(_number: int = 7) -> None:
-            await collect(backend.generate(request))
+        async def alone(seed: int) -> None:
+            await collect(backend.generate(parse_request(REQUEST | {"seed": seed})))
 
-        return {
-            "ours": await median_of(draw, repeats),
-            "hello": await median_of(greet, repeats),
-            "backend": await median_of(alone, repeats),
-            "ours at once": await at_once(draw),
-            "hello at once": await at_once(greet),
-            "backend at once": await at_once(alone),
-        }
+        sides: dict[str, Call] = {"ours": draw, "hello": greet, "backend": alone}
+        return await medians(sides, 4 * repeats), await medians(sides, 3, AT_ONCE)
 
 
 def main() -> None:
@@ -140,7 +131,7 @@ def main() -> None:
                 if number:  # the first round fills the caches
                     spent[name].append(took)
         start = {name: statistics.median(values) for name, values in spent.items()}
-        took = asyncio.run(calls(Path(folder), 4 * repeats))
+        one, many = asyncio.run(calls(Path(folder), repeats))
     print("\n| | ours | hello world | |\n| --- | ---: | ---: | ---: |")
     ratio = start["ours"] / start["hello"]
     print(
@@ -148,13 +139,11 @@ def main() -> None:
         f"| **{ratio:.2f}x** |"
     )
     print("\n| | the call | the backend alone | added |\n| --- | ---: | ---: | ---: |")
-    for title, suffix, count in (
-        ("one call, ms", "", 1),
-        (f"{AT_ONCE} calls at once, ms each", " at once", AT_ONCE),
+    for title, took, count in (
+        ("one call, ms", one, 1),
+        (f"{AT_ONCE} calls at once, ms each", many, AT_ONCE),
     ):
-        call, alone, greeting = (
-            1000 * took[f"{name}{suffix}"] / count for name in ("ours", "backend", "hello")
-        )
+        call, alone, greeting = (1000 * took[name] / count for name in ("ours", "backend", "hello"))
         print(f"| {title} | {call:.1f} | {alone:.1f} | **{call - alone:.1f}** |")
         print(f"| the same of hello world | {greeting:.1f} | | {greeting:.1f} |")
 

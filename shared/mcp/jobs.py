@@ -12,6 +12,7 @@ import contextlib
 import logging
 import secrets
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -155,15 +156,19 @@ class Jobs:
                         job._note("running")
                     case ImageReady():
                         images.append(event.image)
-                        job.pictures[event.index] = await self._keep(event.image, None, job.owner)
+                        [job.pictures[event.index]] = await self._keep([event.image], job.owner)
                         job._note("running")
                     case Done():
-                        for image in images:
-                            await self._keep(image, event.result, job.owner)
+                        await self._keep(images, job.owner, event.result)
                         job.result = event.result
                         job._note("succeeded")
                         return
         raise InternalError("The backend stopped before the work was done.", "Try again.")
 
-    async def _keep(self, image: bytes, result: GenerationResult | None, owner: str) -> Picture:
-        return await asyncio.to_thread(self._gallery.add, image, result, owner)
+    async def _keep(
+        self, images: Sequence[bytes], owner: str, result: GenerationResult | None = None
+    ) -> list[Picture]:
+        def add() -> list[Picture]:
+            return [self._gallery.add(image, result, owner) for image in images]
+
+        return await asyncio.to_thread(add)

@@ -91,9 +91,8 @@ async def job_answer(job: Job, gallery: Gallery, place: Place, budget: int) -> C
     report = _report(job, [_made(picture, place) for picture in pictures])
     if not job.result:
         return _report_answer(report)
-    files = [await asyncio.to_thread(gallery.read, picture) for picture in pictures]
     left = budget - _size(_report_answer(report)) - _REMARK
-    shown = await asyncio.to_thread(_fit_all, files, left)
+    shown = await asyncio.to_thread(_fit_all, gallery, pictures, left)
     remark = _remark(report, shown, budget)
     return _report_answer(report.model_copy(update={"shown": remark}), shown)
 
@@ -128,11 +127,11 @@ def error_answer(error: CygnetError) -> CallToolResult:
     return CallToolResult(content=[_text(said)], is_error=True)
 
 
-def _fit_all(files: Sequence[bytes], budget: int) -> list[Preview]:
+def _fit_all(gallery: Gallery, pictures: Sequence[Picture], budget: int) -> list[Preview]:
     """The first of the pictures, as many as fit, each with an equal share of `budget` characters."""
-    files = files[: max(budget // _LEAST, 1)]
-    share = budget // max(len(files), 1) - ENVELOPE
-    fitted = (fit(file, share) for file in files)
+    pictures = pictures[: max(budget // _LEAST, 1)]
+    share = budget // max(len(pictures), 1) - ENVELOPE
+    fitted = (fit(gallery.read(picture), share) for picture in pictures)
     return [preview for preview in itertools.takewhile(bool, fitted) if preview]
 
 
