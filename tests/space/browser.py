@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
@@ -26,11 +27,16 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    """One person's browser."""
+def context(browser: Browser, request: pytest.FixtureRequest) -> Iterator[BrowserContext]:
+    """One person's browser. What it shows at the end is kept in the folder SCREENSHOTS, if there is one."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(
+        60_000
+    )  # the first picture imports torch, on a machine that may be busy
     yield context
+    if folder := os.environ.get("SCREENSHOTS"):
+        for number, tab in enumerate(context.pages, start=1):
+            tab.screenshot(path=Path(folder) / f"{request.node.name[:100]}-{number}.png")
     context.close()
 
 
