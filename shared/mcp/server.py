@@ -17,7 +17,6 @@ from typing import Any
 
 from mcp.server import MCPServer
 from mcp.server.apps import Apps
-from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.shared.exceptions import MCPError
@@ -182,7 +181,7 @@ class Server(MCPServer[Any]):
 
     async def read_resource(
         self, uri: Any, context: Context[Any, Any] | None = None
-    ) -> Iterable[ReadResourceContents] | InputRequiredResult:
+    ) -> Iterable[Any] | InputRequiredResult:
         contents = await super().read_resource(uri, context)
         if isinstance(contents, InputRequiredResult):
             return contents
