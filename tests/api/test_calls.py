@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator
 from io import BytesIO
 from typing import Any
@@ -99,6 +100,25 @@ async def test_a_wrong_path_or_method_is_a_problem_too(server: Server) -> None:
     for method, path, status in (("GET", "/v2", 404), ("PUT", "/v1/jobs", 405)):
         answer = await server.client.request(method, path)
         assert (answer.status_code, problem(answer)["code"]) == (status, "invalid_call")
+
+
+async def test_a_fault_of_ours_is_logged_and_told_as_one_with_the_calls_id(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError("a secret")
+
+    monkeypatch.setattr(server.runner, "job", broken)
+    with caplog.at_level(logging.INFO, "shared.api.request_log"):
+        answer = await server.client.get("/v1/jobs/x", headers={"X-Request-Id": "mine"})
+    told = problem(answer)
+    assert (answer.status_code, told["code"]) == (500, "internal_error")
+    assert told["request_id"] == "mine"
+    assert "a secret" not in answer.text
+    calls = [vars(record)["fields"] for record in caplog.records if record.message == "call"]
+    assert [(call["request_id"], call["status"]) for call in calls] == [("mine", 500)]
+    counted = (await server.client.get("/metrics")).text
+    assert 'route="/v1/jobs/{job}",status="500"} 1.0' in counted
 
 
 async def test_with_keys_every_call_that_shows_or_does_something_needs_one(serve: Serve) -> None:
