@@ -238,6 +238,20 @@ def test_a_job_that_ran_when_the_process_died_waits_again_before_the_others(
     assert store.job(waiting.id).status == "queued"
 
 
+def test_a_job_whose_caller_waited_is_cancelled_when_the_process_died(
+    open_store: Callable[[], Store],
+) -> None:
+    store = open_store()
+    running, waiting = (store.add(REQUEST, terms=Terms(attended=True)).id for _ in range(2))
+    kept = store.add(REQUEST).id
+    store.take()
+    store = open_store()
+    store.recover()
+    assert [store.job(job).status for job in (running, waiting)] == ["cancelled"] * 2
+    taken = store.take()
+    assert taken and taken.id == kept
+
+
 def test_a_job_that_keeps_killing_the_process_fails(store: Store) -> None:
     job = store.add(REQUEST).id
     for _ in range(MAX_ATTEMPTS):

@@ -104,9 +104,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _describe_problems(app: FastAPI) -> None:
     """In the OpenAPI document, put our problems in place of FastAPI's own errors.
 
-    Those it gives to every route with a parameter, even where none can be refused.
+    Those it gives to every route with a parameter, even where none can be refused; and it says that a
+    key is asked for, even where there is none.
     """
     describe = app.openapi
+    keyless = not app.state.options.keys
 
     def with_problems() -> dict[str, Any]:
         document = describe()
@@ -118,6 +120,8 @@ def _describe_problems(app: FastAPI) -> None:
             for operation in path.values():
                 if "HTTPValidationError" in str(operation["responses"].get("422")):
                     del operation["responses"]["422"]
+                if keyless:
+                    operation.pop("security", None)
         return document
 
     app.openapi = with_problems

@@ -144,7 +144,9 @@ async def test_with_keys_every_call_that_shows_or_does_something_needs_one(serve
         for key in keys:
             headers = {"Authorization": f"Bearer {key}"}
             assert (await server.client.get("/v1/jobs", headers=headers)).status_code == 200
-        assert (await server.client.get("/healthz")).status_code == 200
+        for path in ("/healthz", "/readyz"):
+            for method in ("GET", "HEAD"):
+                assert (await server.client.request(method, path)).status_code == 200
     assert "first-key" not in repr(server.runner.options)
 
 

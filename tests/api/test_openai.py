@@ -149,6 +149,10 @@ async def test_a_smaller_quality_makes_a_smaller_file_with_its_request_inside(
         ({"stream": True, "partial_images": 4}, "partial_images"),
         ({"extra_body": {"stepps": 3}}, "stepps"),
         ({"extra_body": {"stream": "yes"}}, "stream"),
+        ({"extra_body": {"checkpoint": "cygnet-tiny"}}, "checkpoint"),
+        ({"extra_body": {"num_images": 2}}, "num_images"),
+        ({"extra_body": {"width": 256}}, "width"),
+        ({"extra_body": {"height": 256}}, "height"),
     ],
 )
 async def test_what_cannot_be_done_is_a_bad_request_that_names_the_field(
