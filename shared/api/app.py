@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from shared import __version__
@@ -50,12 +51,13 @@ def create_app(jobs: JobService, options: ApiOptions, metrics: Metrics | None = 
     `metrics`: what `jobs` counts in, if it does.
     """
     metrics = metrics or Metrics()
-    app = FastAPI(
+    app = FastAPIOffline(
         title="Cygnet",
         version=__version__,
         description="A prompt in, a picture out.",
         lifespan=_lifespan,
         redoc_url=None,
+        swagger_ui_parameters={"validatorUrl": "none"},  # else it asks swagger.io
     )
     app.state.jobs = jobs
     app.state.options = options

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 from io import BytesIO
 from typing import Any
@@ -119,6 +120,15 @@ async def test_a_fault_of_ours_is_logged_and_told_as_one_with_the_calls_id(
     assert [(call["request_id"], call["status"]) for call in calls] == [("mine", 500)]
     counted = (await server.client.get("/metrics")).text
     assert 'route="/v1/jobs/{job}",status="500"} 1.0' in counted
+
+
+async def test_the_reference_loads_nothing_from_elsewhere(server: Server) -> None:
+    page = (await server.client.get("/docs")).text
+    named = re.findall(r"""(?:src|href|url)["']?[=:] *["']([^"']+)""", page)
+    assert {"/openapi.json", "/static-offline-docs/swagger-ui-bundle.js"} < set(named)
+    for path in named:
+        assert path.startswith("/") and (await server.client.get(path)).status_code == 200
+    assert "//" not in page.replace("window.location.origin + '/", "")
 
 
 async def test_with_keys_every_call_that_shows_or_does_something_needs_one(serve: Serve) -> None:
