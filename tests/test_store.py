@@ -6,6 +6,7 @@ import asyncio
 import base64
 import os
 import sqlite3
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -328,6 +329,11 @@ def test_a_folder_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(DataUnusable, match="newer version"):
         Store(tmp_path / "data")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such modes")
+def test_a_folder_is_made_for_its_user_alone(store: Store, tmp_path: Path) -> None:
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
 
 
 def test_a_damaged_file_of_jobs_is_named(tmp_path: Path) -> None:
