@@ -51,6 +51,12 @@ async def test_one_process_serves_mcp_the_api_and_the_page(tmp_path: Path, mode:
             assert "Cygnet" in (await http.get("/")).text
 
 
+def test_jobs_and_gallery_have_half_of_what_may_be_kept(tmp_path: Path) -> None:
+    app = create_site(routed(FakeBackend()), tmp_path, ApiOptions(keep_bytes=10))
+    assert app.state.options.keep_bytes == app.state.jobs.options.keep_bytes == 5
+    app.state.jobs.store.close()
+
+
 async def test_the_keys_of_the_site_open_it(tmp_path: Path) -> None:
     async with site(tmp_path, FakeBackend(), keys=("right",)) as url:
         async with http_client(f"{url}/mcp", key="right") as client:
