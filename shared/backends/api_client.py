@@ -164,6 +164,7 @@ class ApiBackend:
         last, fruitless = 0, 0
         while True:
             failure: CygnetError = BackendUnavailable("The stream broke off.", "Try again.")
+            asked: float | None = None
             try:
                 async with aclosing(self._connect(job, last)) as messages:
                     async for message in messages:
@@ -173,21 +174,33 @@ class ApiBackend:
                             return
             except httpx.RequestError as error:
                 failure = _unreachable(error)
+            except _NotNow as refusal:
+                failure, asked = refusal.reason, refusal.retry_after
             fruitless += 1
             if fruitless >= MAX_TRIES:
                 raise failure
-            await asyncio.sleep(self._wait(fruitless, None))
+            await asyncio.sleep(self._wait(fruitless, asked))
 
     async def _connect(self, job: str, after: int) -> AsyncGenerator[Message, None]:
-        """One connection's messages. Ends without any where a later try may have some."""
+        """One connection's messages. Raises `_NotNow` where a later try may have some."""
         headers = {"Last-Event-ID": str(after), "Accept": "text/event-stream"}
         async with self._client.stream("GET", f"/v1/jobs/{job}/events", headers=headers) as answer:
             if answer.is_success:
                 async for message in read_messages(answer.aiter_lines()):
                     yield message
-            elif answer.status_code not in _TRY_AGAIN:
-                await answer.aread()
-                raise _refusal(answer)
+                return
+            await answer.aread()
+            if answer.status_code in _TRY_AGAIN:
+                raise _NotNow(_refusal(answer), _retry_after(answer))
+            raise _refusal(answer)
+
+
+class _NotNow(Exception):
+    """A refusal that may be gone at the next try, and when the server asks for that."""
+
+    def __init__(self, reason: CygnetError, retry_after: float | None) -> None:
+        self.reason = reason
+        self.retry_after = retry_after
 
 
 def _event(message: Message) -> Event:
