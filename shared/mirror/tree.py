@@ -109,14 +109,21 @@ def differences(folder: Path) -> Iterator[str]:
 
 def _same(source: Path, copy: Path) -> bool:
     if source == CHECKOUT / "space/README.md":
-        return source.read_bytes() == _PRELOAD.sub(b"", copy.read_bytes(), count=1)
+        return source.read_bytes() == _as_built(copy.read_bytes())
     return filecmp.cmp(source, copy, shallow=False)
 
 
+_CLIENT = re.compile(rb'(?<=Client\(")[\w.-]+/[\w.-]+(?="\))')
 _PRELOAD = re.compile(rb"\npreload_from_hub:(\n- .*)+")
 
 
-def with_preload(readme: str, lines: list[str]) -> str:
-    """A README whose front matter ends in what Spaces fetch when they build."""
-    head, closing, text = readme.partition("\n---\n")
-    return "\n- ".join([f"{head}\npreload_from_hub:", *lines]) + closing + text
+def published(readme: bytes, space: str, preload: list[str]) -> bytes:
+    """The README of one Space: with its name, and in the front matter what Spaces fetch when they build."""
+    head, closing, text = readme.partition(b"\n---\n")
+    fetched = "\n- ".join(["\npreload_from_hub:", *preload]) if preload else ""
+    return head + fetched.encode() + closing + _CLIENT.sub(space.encode(), text)
+
+
+def _as_built(readme: bytes) -> bytes:
+    """The same before it was published."""
+    return _CLIENT.sub(b"OWNER/NAME", _PRELOAD.sub(b"", readme, count=1))
