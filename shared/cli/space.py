@@ -101,6 +101,11 @@ def _publish(args: argparse.Namespace) -> None:
         print(json.dumps(dataclasses.asdict(done), indent=2))
     else:
         print(f"{done.url}  {_summary(done)}")
+        if done.checkpoint:
+            print(
+                f"For its GPU the variable CYGNET_CHECKPOINT was set to {done.checkpoint}; "
+                "--variables CYGNET_CHECKPOINT=NAME chooses another."
+            )
 
 
 def _summary(done: hub.Published) -> str:

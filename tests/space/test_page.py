@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,17 @@ from shared.backends.local import LocalBackend
 from shared.contract import parse_request
 from shared.errors import OutOfMemory
 from shared.images import encode_image, read_recipe
-from tests.space.browser import browser, context, draw, drawn, tab, visit
+from tests.space.browser import (
+    browser,
+    context,
+    draw,
+    drawn,
+    drop,
+    previews_seen,
+    tab,
+    visit,
+    watch_previews,
+)
 from tests.space.conftest import HeldBackend, Serve
 
 __all__ = ["browser", "context", "tab"]
@@ -31,37 +40,13 @@ def picture(**fields: Any) -> bytes:
     return encode_image(fake_draw(request.seed, request.width, request.height), request, None)
 
 
-def drop(tab: Page, data: bytes, name: str = "picture.png") -> None:
-    """Let a file fall onto the page."""
-    transfer = tab.evaluate_handle(
-        """([data, name]) => {
-            const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
-            const transfer = new DataTransfer();
-            transfer.items.add(new File([bytes], name, {type: 'image/png'}));
-            return transfer;
-        }""",
-        [base64.b64encode(data).decode(), name],
-    )
-    tab.dispatch_event("body", "dragover", {"dataTransfer": transfer})
-    tab.dispatch_event("body", "drop", {"dataTransfer": transfer})
-
-
 def test_a_prompt_and_ctrl_enter_draw_a_picture_that_sharpens(serve: Serve, tab: Page) -> None:
     with serve(LocalBackend(previews=True)) as url:
         visit(tab, url)
-        tab.evaluate(
-            """() => {
-                window.seen = new Set();
-                new MutationObserver(() => {
-                    const preview = document.querySelector('.preview');
-                    if (preview) window.seen.add(preview.src);
-                }).observe(document.querySelector('#stage'),
-                           {subtree: true, childList: true, attributes: true});
-            }"""
-        )
+        watch_previews(tab)
         draw(tab, "a red fox, 3d render")
         drawn(tab)
-        assert tab.evaluate("window.seen.size") > 1
+        assert previews_seen(tab) > 1
         expect(tab.locator(".facts")).to_contain_text("Drawn by local")
         expect(tab.locator(".facts")).to_contain_text("denoising")
         expect(tab.get_by_role("status").filter(has_text="The picture is ready.")).to_be_attached()
