@@ -202,6 +202,36 @@ async def test_a_retry_goes_on_where_the_dead_machine_stopped() -> None:
     assert (now.status, now.attempts, len(now.images)) == ("succeeded", 2, 2)
 
 
+async def test_an_image_that_was_kept_and_not_told_is_told_by_the_retry() -> None:
+    class Broken(MemoryTable):
+        works = False
+
+        async def put_new(self, key: str, row: Any) -> bool:
+            if not self.works and "image" in [event["type"] for event in row]:
+                raise SystemError("the machine is gone")
+            return await super().put_new(key, row)
+
+    table = Broken()
+    records = Records(MemoryTable(), table)
+    request = parse_request({"prompt": "a fox", "steps": 2, "num_images": 2})
+    job, _ = await records.add(request, "", Terms())
+    backend = HeldBackend()
+    backend.go.set()
+    machine = Methods(backend, "cygnet-tiny", Machine(1, 1))
+    with pytest.raises(SystemError):
+        await machine.run_job(records, job, request.model_dump(mode="json"))
+    kept = (await records.job(job)).images
+    assert [image.number for image in kept][:1] == [0]
+    table.works = True
+    await machine.run_job(records, job, request.model_dump(mode="json"))
+
+    jobs = CallJobs("modal", TaskCalls.of(machine, records), records, "cygnet-tiny", ApiOptions())
+    events = [event async for event in jobs.events(job) if event]
+    assert [event.data["index"] for event in events if event.type == "image"] == [0, 1]
+    assert events[-1].type == "done"
+    assert (await records.job(job)).images[: len(kept)] == kept
+
+
 async def test_two_machines_on_one_job_lose_none_of_each_others_events() -> None:
     records = Records(MemoryTable(), MemoryTable())
     request = parse_request({"prompt": "a fox", "steps": 3})
