@@ -168,6 +168,10 @@ class Backends:
         if name != AUTO:
             self.find(name)
 
+    def draws_here(self, name: str) -> bool:
+        """Whether `name` is this machine's engine, which no address and no bill stands behind."""
+        return name != AUTO and self.find(name).kind == "local"
+
     def default_checkpoint(self, name: str) -> str:
         """For a request that is sent to `name` and names no checkpoint itself."""
         if name == AUTO:
