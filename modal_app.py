@@ -32,7 +32,7 @@ HOURS = 60 * MINUTES
 
 # Chosen by the environment when the app is deployed; the image carries the choice to the containers.
 
-CHECKPOINT = settings().checkpoint if "checkpoint" in settings().model_fields_set else ON_A_GPU
+CHECKPOINT = settings().checkpoint_or(ON_A_GPU)
 SHIPS = get_checkpoint(CHECKPOINT).folder is not None
 """Ships with Cygnet, and is small enough for a CPU: no GPU is asked for, and nothing downloaded."""
 GPUS = [] if SHIPS else list(settings().modal_gpu)
