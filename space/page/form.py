@@ -146,7 +146,7 @@ def fill(request: GenerationRequest) -> list[Any]:
 
 def unchanged() -> list[Any]:
     """No update for any of `Form.settings`."""
-    return [gr.skip()] * 11
+    return [gr.skip()] * (len(FIELDS) + 1)
 
 
 def fresh() -> list[Any]:
