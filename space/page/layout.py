@@ -51,7 +51,7 @@ def create_page(workshop: Workshop, concurrency: int = 16, max_queued: int = 64)
                     elem_id="search",
                 )
                 wall = part(elem_id="wall")
-                limit = gr.State(history.PAGE)
+                limit, one_page = gr.State(history.PAGE), gr.State(history.PAGE)
                 more = gr.Button("Show more", size="sm", visible=False)
         add_endpoint(page, workshop, concurrency)
 
@@ -81,11 +81,12 @@ def create_page(workshop: Workshop, concurrency: int = 16, max_queued: int = 64)
         strip.show(past.show, kept, [on_stage, said], **QUIET)
         beforehand.example(_example, None, [on_stage, said, *asked.settings], **QUIET)
 
-        searching = [past.search, [kept, words, limit], [wall, more]]
-        history_tab.select(*searching, **QUIET)
-        limit.change(*searching, **QUIET)
-        words.change(*searching, trigger_mode="always_last", **QUIET)
-        more.click(lambda number: number + history.PAGE, limit, limit, **QUIET)
+        found = [wall, more, limit]
+        history_tab.select(past.search, [kept, words, limit], found, **QUIET)
+        words.change(
+            past.search, [kept, words, one_page], found, trigger_mode="always_last", **QUIET
+        )
+        more.click(past.search_more, [kept, words, limit], found, **QUIET)
         wall.show(past.show, kept, [on_stage, said], **QUIET).then(
             lambda: gr.Tabs(selected="draw"), None, tabs, **QUIET
         )
