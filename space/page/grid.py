@@ -123,7 +123,9 @@ class Grid:
             self._rows = gr.Textbox("", label="Values of the rows", scale=3)
         estimate = part(elem_id="estimate")
         with gr.Row(elem_id="grid-press"):
-            start = gr.Button("Draw the grid", variant="primary", elem_id="draw-grid")
+            self.start = gr.Button(
+                "Draw the grid", variant="primary", elem_id="draw-grid", interactive=False
+            )
             stop = gr.Button("Stop", variant="stop", elem_id="stop-grid")
         said = part(elem_id="grid-said")
         sheet = part(elem_id="sheet")
@@ -133,7 +135,7 @@ class Grid:
         asking = [*asked.parts, self._across, self._columns, self._down, self._rows]
         changes = [part.change for part in asking]
         gr.on(changes, self.estimate, asking, estimate, trigger_mode="always_last", **QUIET)
-        drawn = start.click(
+        drawn = self.start.click(
             self.draw,
             [kept, *asking],
             [sheet, said],

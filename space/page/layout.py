@@ -43,7 +43,7 @@ def create_page(workshop: Workshop, concurrency: int = 16, max_queued: int = 64)
                     strip = part(elem_id="strip")
                     beforehand = part(examples.buttons(), elem_id="examples")
             with gr.Tab("Grid", id="grid"):
-                Grid(workshop, asked, kept, concurrency)
+                grid = Grid(workshop, asked, kept, concurrency)
             with gr.Tab("History", id="history") as history_tab:
                 words = gr.Textbox(
                     label="Search your pictures",
@@ -90,9 +90,8 @@ def create_page(workshop: Workshop, concurrency: int = 16, max_queued: int = 64)
         wall.show(past.show, kept, [on_stage, said], **QUIET).then(
             lambda: gr.Tabs(selected="draw"), None, tabs, **QUIET
         )
-        page.load(_arrive, kept, [kept, said, *asked.settings], **QUIET).then(
-            past.strip, kept, strip, **QUIET
-        )
+        arrived = [kept, asked.draw, grid.start, said, *asked.settings]
+        page.load(_arrive, kept, arrived, **QUIET).then(past.strip, kept, strip, **QUIET)
     page.temp_file_sets.append(workshop.files)
     return page.queue(max_size=max_queued)
 
@@ -106,8 +105,9 @@ LIVE: dict[str, Any] = {
 
 
 def _arrive(browser: gr.Request, kept: str) -> list[Any]:
-    """The visitor's token, and the settings of the link that led here."""
-    return [token(kept), *restore.from_link(browser.query_params)]
+    """The visitor's token, leave to draw for whoever has one, and the settings of the link."""
+    leave = gr.Button(interactive=True)
+    return [token(kept), leave, leave, *restore.from_link(browser.query_params)]
 
 
 def _use(event: gr.EventData) -> list[Any]:
