@@ -66,6 +66,7 @@ def ready(tab: Page) -> Page:
     tab.wait_for_function(
         "document.querySelector('#seed input')?.value && localStorage.getItem('cygnet')"
     )
+    tab.wait_for_selector("#draw:enabled")
     return tab
 
 
