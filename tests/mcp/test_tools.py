@@ -119,7 +119,9 @@ async def test_numbers_may_come_as_text_and_what_is_left_out_as_null(client: Cli
     request = told["request"]
     assert (request["steps"], request["guidance_scale"], request["width"]) == (2, 1.5, 256)
     assert told["backend"] == "fake"
-    again = data(await client.call_tool("get_job", {"job_id": told["job_id"], "wait_seconds": None}))
+    again = data(
+        await client.call_tool("get_job", {"job_id": told["job_id"], "wait_seconds": None})
+    )
     assert again["status"] == "succeeded"
 
 
@@ -204,6 +206,29 @@ async def test_a_failure_is_told_with_what_was_drawn_before_it(
     assert said in told["message"] and "secret" not in told["message"]
     assert [picture["seed"] for picture in told["pictures"]] == [7]
     assert len(gallery.search()) == 1
+
+
+async def test_one_picture_is_kept_once_and_not_lost_if_its_job_fails_after_it(
+    make: Make, gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(event: Event) -> None:
+        if isinstance(event, Done):
+            raise OutOfMemory("The device is full.", "Ask for a smaller size.")
+
+    kept: list[bytes] = []
+    add = gallery.add
+    monkeypatch.setattr(
+        gallery, "add", lambda image, *told: kept.append(image) or add(image, *told)
+    )
+    async with Client(make()) as client:
+        await client.call_tool("generate_image", {"prompt": "a fox", "steps": 1})
+    [picture] = gallery.search()
+    assert (len(kept), picture.backend) == (1, "fake")
+    async with Client(make(FakeBackend(fail))) as client:
+        failed = await client.call_tool("generate_image", {"prompt": "an owl", "steps": 1})
+    assert data(failed)["status"] == "failed"
+    [owl] = gallery.search("owl")
+    assert [picture["id"] for picture in data(failed)["pictures"]] == [owl.id]
 
 
 async def test_a_failure_before_the_first_picture_is_an_error(make: Make) -> None:
