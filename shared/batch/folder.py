@@ -120,6 +120,10 @@ class Folder:
             if not readonly:
                 write_atomically(path, self._terms.model_dump_json(indent=2).encode())
             return
+        except NotADirectoryError:
+            raise InvalidRequest(
+                f"{self.path} is no folder.", "Choose another --out.", ("out",)
+            ) from None
         except (OSError, ValidationError):
             raise DataUnusable(
                 f"{path} cannot be read.", "Restore it, or choose another --out."

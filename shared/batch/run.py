@@ -156,6 +156,7 @@ def _done(item: Item, folder: Folder, attempts: int, result: GenerationResult | 
             "status": "done",
             "file": folder.name(item),
             "backend": result and result.backend,
+            "backend_reason": result and result.backend_reason,
             "device": result and result.device,
             "timings": result and result.timings,
             "cost_usd": result and result.cost_usd,
