@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from shared.errors import (
 )
 from shared.images import read_recipe
 from shared.settings import settings
-from tests.batch.conftest import Run, error_line, manifest, pictures
+from tests.batch.conftest import Run, error_line, manifest, pictures, wait_for_lines
 
 ROOT = Path(__file__).parents[2]
 Capture = pytest.CaptureFixture[str]
@@ -75,7 +74,15 @@ def test_every_picture_has_a_line_and_a_row_with_all_about_it(batch: Run, folder
         rows = list(csv.DictReader(file))
     assert [row["prompt"] for row in rows] == [f"fox {number}" for number in range(1, 11)]
     assert [row["file"] for row in rows] == [line["file"] for line in lines]
-    assert {"seed", "total_s", "backend", "backend_reason", "cost_usd", "error", "template"} <= rows[0].keys()
+    assert {
+        "seed",
+        "total_s",
+        "backend",
+        "backend_reason",
+        "cost_usd",
+        "error",
+        "template",
+    } <= rows[0].keys()
 
 
 def test_a_text_that_looks_like_a_formula_is_no_formula_in_the_table(
@@ -216,14 +223,6 @@ def start(folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def wait_for_lines(process: subprocess.Popen[str], path: Path, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists() or path.read_bytes().count(b"\n") < count:
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.005)  # the other process is told nothing of us
-
-
 def test_after_a_kill_it_goes_on_and_nothing_is_made_twice_or_lost(folder: Path) -> None:
     (folder / "prompts.txt").write_text("\n".join(f"fox {number}" for number in range(300)))
     for lines in (40, 120):
@@ -322,9 +321,7 @@ def test_a_failed_row_that_was_taken_out_is_no_failure_any_more(batch: Run) -> N
     assert batch(rows.replace("fox 3,3\n", ""), file="prompts.csv") == 0
 
 
-def test_what_draws_is_what_the_setting_says(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_draws_is_what_the_setting_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "prompts.txt").write_text(TEN)
     monkeypatch.setenv("CYGNET_BACKEND", "fake")
     settings.cache_clear()
