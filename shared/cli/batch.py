@@ -20,7 +20,7 @@ from shared.cli.ctrl_c import CtrlC
 from shared.cli.parser import NUMBER, Commands, check_numbers
 from shared.cli.request import add_request_options, resolve_checkpoint
 from shared.contract import SEED, GenerationRequest, Limit, clean_text
-from shared.errors import BatchIncomplete, Cancelled, InvalidRequest
+from shared.errors import BatchIncomplete, Cancelled
 from shared.settings import settings
 
 _LIMITS = {
