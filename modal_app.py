@@ -223,7 +223,7 @@ def web() -> Any:
 def main(*arguments: str) -> None:
     """One picture for `--prompt "..."`, a folder of them for `--prompts-file FILE --out DIR`.
 
-    The other options are those of `cygnet generate` and `cygnet batch`.
+    The other options are the fields of a request, and those of `cygnet batch`.
     """
     from shared.console import print_error
 

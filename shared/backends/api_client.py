@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from shared.backends import IDEMPOTENCY_KEY
 from shared.backends.sse import Message, read_messages
 from shared.contract import BackendStatus, Done, Event, GenerationRequest, ImageReady
 from shared.errors import BackendUnavailable, CygnetError, InternalError, UnreadableImage, error_of
@@ -123,7 +124,8 @@ class ApiBackend:
         await self._client.aclose()
 
     async def _submit(self, request: GenerationRequest) -> str:
-        headers = {"Idempotency-Key": secrets.token_hex(16), **self._priority}
+        key = IDEMPOTENCY_KEY.get() or secrets.token_hex(16)
+        headers = {"Idempotency-Key": key, **self._priority}
         job = await self._call(
             "POST", "/v1/jobs", json=request.model_dump(mode="json"), headers=headers
         )

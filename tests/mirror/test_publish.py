@@ -194,8 +194,8 @@ def test_a_variable_that_the_space_could_not_start_with_is_told(
         (["--secrets", "NOT_SET_ANYWHERE"], "NOT_SET_ANYWHERE is not set"),
         (["--variables", "CYGNET_BACKEND"], "NAME=VALUE"),
         (["--hardware", "zero-a10"], "zero-a10g"),
-        (["--sleep-time", "soon"], "-1 for never"),
-        (["--sleep-time", "-2"], "-1 for never"),
+        (["--sleep-time", "soon"], "a whole number from -1"),
+        (["--sleep-time", "-2"], "a whole number from -1"),
     ],
 )
 def test_a_wish_that_cannot_be_is_refused_before_the_hub_is_asked(
