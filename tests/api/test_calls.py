@@ -173,6 +173,16 @@ async def test_a_key_sees_its_own_jobs_and_images_only(serve: Serve) -> None:
         assert (await server.client.get("/v1/jobs", headers=two)).json()["data"] == []
 
 
+async def test_where_strangers_may_call_a_job_is_for_who_knows_its_id(serve: Serve) -> None:
+    async with serve(FakeBackend(), hosts=()) as server:
+        job = await server.ended((await server.post())["id"])
+        listed = await server.client.get("/v1/jobs")
+        assert (listed.status_code, problem(listed)["code"]) == (401, "unauthorised")
+        assert job["id"] not in listed.text and "Keep the id" in listed.text
+        assert (await server.client.get(f"/v1/jobs/{job['id']}")).json() == job
+    assert len(bytes.fromhex(job["id"])) == 16
+
+
 async def test_a_host_name_that_is_not_the_servers_is_refused(serve: Serve) -> None:
     async with serve(FakeBackend(), hosts=("127.0.0.1", "localhost")) as server:
         assert (await server.client.get("/v1/jobs")).status_code == 200
