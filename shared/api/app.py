@@ -118,6 +118,8 @@ def _describe_problems(app: FastAPI) -> None:
         schemas["Problem"] = Problem.model_json_schema()
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
+        if keyless:
+            document["components"].pop("securitySchemes", None)
         for path in document["paths"].values():
             for operation in path.values():
                 if "HTTPValidationError" in str(operation["responses"].get("422")):
