@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +23,8 @@ def create_site(backend: Backend, folder: Path, options: ApiOptions | None = Non
     Its jobs and the pictures of its page are kept in `folder`. Raises what a folder may raise.
     """
     options = options or ApiOptions()
+    # Jobs and the gallery each keep pictures of their own: together what the operator allows.
+    options = dataclasses.replace(options, keep_bytes=options.keep_bytes // 2)
     site = create_api(backend, Store(folder), options)
     gallery = Gallery(folder / "gallery", options.keep_bytes)
     if _has_mcp() and isinstance(backend, Router):  # its callers choose one

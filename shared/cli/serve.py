@@ -23,8 +23,10 @@ def _add_serve_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--requests-per-minute", default=0, **NUMBER, help="for each key; 0 is no limit (0)"
     )
-    parser.add_argument("--keep-days", default=30, **NUMBER, help="how long images are kept (30)")
-    parser.add_argument("--keep-gib", default=10, **NUMBER, help="how much of them is kept (10)")
+    parser.add_argument("--keep-days", default=30, **NUMBER, help="how long jobs are kept (30)")
+    parser.add_argument(
+        "--keep-gib", default=10, **NUMBER, help="of pictures kept, jobs and gallery (10)"
+    )
     parser.add_argument(
         "--origin",
         action="append",

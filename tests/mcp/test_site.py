@@ -54,6 +54,12 @@ async def test_one_process_serves_mcp_the_api_and_the_page(tmp_path: Path, mode:
             assert "Cygnet" in (await http.get("/")).text
 
 
+async def test_jobs_and_gallery_have_half_each_of_what_may_be_kept(tmp_path: Path) -> None:
+    app = create_site(routed(FakeBackend()), tmp_path, ApiOptions(keep_bytes=10))
+    async with app.router.lifespan_context(app):
+        assert app.state.jobs.options.keep_bytes == 5
+
+
 async def test_the_keys_of_the_site_open_it(tmp_path: Path) -> None:
     async with site(tmp_path, FakeBackend(), keys=("right",)) as url:
         async with http_client(f"{url}/mcp", key="right") as client:
