@@ -114,7 +114,10 @@ class Records:
         return _job(job, asked, *rows)
 
     async def jobs(self, owner: str) -> list[Job]:
-        """All of an owner's jobs, newest first. Reads every row of the last week."""
+        """All of an owner's jobs, newest first.
+
+        Reads every row of the last week, whoever's it is: a Dict can be asked for a key or for all.
+        """
         rows = {key: row async for key, row in self._jobs.items()}
         mine = [
             _job(key, row, rows.get(f"{key}/progress"), rows.get(f"{key}/end"))
