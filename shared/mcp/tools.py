@@ -30,7 +30,6 @@ from shared.mcp.schema import (
     Words,
     with_numbers,
 )
-from shared.settings import settings
 
 _LOOK = 1.0  # seconds between two looks at whether the client is still there
 _ENDING = 10.0  # seconds that a cancelled job gets to say that it has ended
@@ -145,7 +144,8 @@ class Tools:
     async def list_checkpoints(self) -> Annotated[CallToolResult, Checkpoints]:
         """The models that can be asked for: sizes, steps and guidance they were made for, licence."""
         rows = tuple(CheckpointRow.model_validate(row) for row in CHECKPOINTS)
-        return replies.data_answer(Checkpoints(default=settings().checkpoint, checkpoints=rows))
+        default = self._router.backends.default_checkpoint(self._router.name)
+        return replies.data_answer(Checkpoints(default=default, checkpoints=rows))
 
     async def _answer(self, job: Job, context: Context) -> CallToolResult:
         return await replies.job_answer(job, self._gallery, _place(context), self._budget)
