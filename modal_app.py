@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import modal
 
-from shared.checkpoints import MODAL_CHECKPOINT, get_checkpoint
+from shared.checkpoints import ON_A_GPU, get_checkpoint
 from shared.errors import CygnetError
 from shared.settings import VARIABLES, settings
 
@@ -32,7 +32,7 @@ HOURS = 60 * MINUTES
 
 # Chosen by the environment when the app is deployed; the image carries the choice to the containers.
 
-CHECKPOINT = settings().checkpoint_or(MODAL_CHECKPOINT)
+CHECKPOINT = settings().checkpoint_or(ON_A_GPU)
 SHIPS = get_checkpoint(CHECKPOINT).folder is not None
 """Ships with Cygnet, and is small enough for a CPU: no GPU is asked for, and nothing downloaded."""
 GPUS = [] if SHIPS else list(settings().modal_gpu)
@@ -237,7 +237,7 @@ def web() -> Any:
 def main(*arguments: str) -> None:
     """One picture for `--prompt "..."`, a folder of them for `--prompts-file FILE --out DIR`.
 
-    The other options are those of `cygnet generate` and `cygnet batch`.
+    The other options are the fields of a request, and those of `cygnet batch`.
     """
     from shared.console import print_error
 

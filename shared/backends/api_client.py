@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from shared.backends import IDEMPOTENCY_KEY
 from shared.backends.sse import Message, read_messages
 from shared.contract import BackendStatus, Done, Event, GenerationRequest, ImageReady
 from shared.errors import BackendUnavailable, CygnetError, InternalError, UnreadableImage, error_of
@@ -123,7 +124,8 @@ class ApiBackend:
         await self._client.aclose()
 
     async def _submit(self, request: GenerationRequest) -> str:
-        headers = {"Idempotency-Key": secrets.token_hex(16), **self._priority}
+        key = IDEMPOTENCY_KEY.get() or secrets.token_hex(16)
+        headers = {"Idempotency-Key": key, **self._priority}
         job = await self._call(
             "POST", "/v1/jobs", json=request.model_dump(mode="json"), headers=headers
         )
@@ -166,6 +168,7 @@ class ApiBackend:
         last, fruitless = 0, 0
         while True:
             failure: CygnetError = BackendUnavailable("The stream broke off.", "Try again.")
+            asked: float | None = None
             try:
                 async with aclosing(self._connect(job, last)) as messages:
                     async for message in messages:
@@ -175,21 +178,34 @@ class ApiBackend:
                             return
             except httpx.RequestError as error:
                 failure = _unreachable(error, self.where_to_look)
+            except _NotNow as refusal:
+                failure, asked = refusal.reason, refusal.retry_after
             fruitless += 1
             if fruitless >= MAX_TRIES:
                 raise failure
-            await asyncio.sleep(self._wait(fruitless, None))
+            await asyncio.sleep(self._wait(fruitless, asked))
 
     async def _connect(self, job: str, after: int) -> AsyncGenerator[Message, None]:
-        """One connection's messages. Ends without any where a later try may have some."""
+        """One connection's messages. Raises `_NotNow` where a later try may have some."""
         headers = {"Last-Event-ID": str(after), "Accept": "text/event-stream"}
         async with self._client.stream("GET", f"/v1/jobs/{job}/events", headers=headers) as answer:
             if answer.is_success:
                 async for message in read_messages(answer.aiter_lines()):
                     yield message
-            elif answer.status_code not in _TRY_AGAIN:
-                await answer.aread()
-                raise _refusal(answer, self.where_to_look)
+                return
+            await answer.aread()
+            refused = _refusal(answer, self.where_to_look)
+            if answer.status_code in _TRY_AGAIN:
+                raise _NotNow(refused, _retry_after(answer))
+            raise refused
+
+
+class _NotNow(Exception):
+    """A refusal that may be gone at the next try, and when the server asks for that."""
+
+    def __init__(self, reason: CygnetError, retry_after: float | None) -> None:
+        self.reason = reason
+        self.retry_after = retry_after
 
 
 def _event(message: Message) -> Event:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from shared.checkpoints import MODAL_CHECKPOINT
+from shared.checkpoints import ON_A_GPU
 from shared.errors import InvalidSetting, UnknownBackend, reason
 from shared.settings import config_file, secret, settings
 
@@ -178,7 +178,7 @@ class Backends:
             return settings().checkpoint
         config = self.find(name)
         if config.kind == "modal":
-            return config.checkpoint or settings().checkpoint_or(MODAL_CHECKPOINT)
+            return config.checkpoint or settings().checkpoint_or(ON_A_GPU)
         return config.checkpoint or settings().checkpoint
 
 

@@ -11,7 +11,7 @@ from shared.backends import find_backend, open_backend
 from shared.backends.child import IDLE_SECONDS
 from shared.backends.config import ADDRESS_VARIABLES, KEY_VARIABLES, Backends, Limits, read_backends
 from shared.backends.router import FRESH_SECONDS, STATUS_SECONDS
-from shared.checkpoints import MODAL_CHECKPOINT
+from shared.checkpoints import ON_A_GPU
 from shared.errors import InvalidSetting, UnknownBackend
 from shared.settings import config_file, settings
 
@@ -101,7 +101,7 @@ def test_a_deployment_is_asked_for_its_own_default(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpu = '[backends.gpu]\nkind = "modal"\ncheckpoint = "wan2.1-14b"'
-    assert read(file, gpu).default_checkpoint("modal") == MODAL_CHECKPOINT
+    assert read(file, gpu).default_checkpoint("modal") == ON_A_GPU
     monkeypatch.setenv("CYGNET_CHECKPOINT", "cygnet-tiny-fast")
     settings.cache_clear()
     backends = read(file, gpu)

@@ -19,7 +19,7 @@ from shared.api import ApiOptions, create_app, create_refusal
 from shared.api.call_jobs import LOST, CallJobs
 from shared.backends.modal.methods import Methods
 from shared.backends.modal.records import Records
-from shared.checkpoints import MODAL_CHECKPOINT
+from shared.checkpoints import ON_A_GPU
 from shared.contract import Event, GenerationRequest, ImageReady, parse_request
 from shared.errors import BackendUnavailable, OutOfMemory
 from shared.images import read_recipe
@@ -382,7 +382,7 @@ async def test_a_command_without_a_checkpoint_draws_on_the_default_deployment(
         )
         _, said = await asyncio.wait_for(ran.communicate(), 60)
     assert ran.returncode == 0, said.decode()
-    assert read_recipe(Path("fox.png")).fields["checkpoint"] == MODAL_CHECKPOINT
+    assert read_recipe(Path("fox.png")).fields["checkpoint"] == ON_A_GPU
 
 
 async def test_nothing_starts_without_a_key(deployment: Deployment) -> None:
