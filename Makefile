@@ -66,6 +66,7 @@ pictures: $(VENV)/.dev # the first command is the one in README.md
 	@$(VENV)/bin/cygnet generate --force --out docs/images/fox.png \
 	  --seed 7 -- "a red fox, 3d render, on a sky blue background"
 	@$(PY) -m training.contact_sheet shared/weights/cygnet-tiny docs/images/contact-sheet.png
+	@$(PY) -m docs.screenshots
 
 serve: $(VENV)/.serve
 	@$(VENV)/bin/cygnet serve $(ARGS)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import modal
 
-from shared.checkpoints import get_checkpoint
+from shared.checkpoints import ON_A_GPU, get_checkpoint
 from shared.errors import CygnetError
 from shared.settings import settings
 
@@ -32,11 +32,7 @@ HOURS = 60 * MINUTES
 
 # Chosen by the environment when the app is deployed; the image carries the choice to the containers.
 
-CHECKPOINT = (
-    settings().checkpoint
-    if "checkpoint" in settings().model_fields_set
-    else "wan2.1-1.3b-fast"  # a real Wan 2.1, three steps, Apache-2.0 by its authors' statement
-)
+CHECKPOINT = settings().checkpoint_or(ON_A_GPU)
 SHIPS = get_checkpoint(CHECKPOINT).folder is not None
 """Ships with Cygnet, and is small enough for a CPU: no GPU is asked for, and nothing downloaded."""
 GPUS = [] if SHIPS else list(settings().modal_gpu)
@@ -227,7 +223,7 @@ def web() -> Any:
 def main(*arguments: str) -> None:
     """One picture for `--prompt "..."`, a folder of them for `--prompts-file FILE --out DIR`.
 
-    The other options are those of `cygnet generate` and `cygnet batch`.
+    The other options are the fields of a request, and those of `cygnet batch`.
     """
     from shared.console import print_error
 

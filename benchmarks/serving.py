@@ -252,6 +252,8 @@ def main() -> None:
     ]
     if load > 0.5:
         lines.append(f"The machine was busy (load {load:.1f}): read the ratios, not the seconds.")
+    if arguments.quick:
+        lines.append("With `--quick`: few requests, so that the numbers say little.")
     lines += ["", *summary(results, titles, held), "", *table(results, peaks), ""]
     lines += [
         f"Memory of `cygnet serve` during {plan.memory_requests} requests of one step, MiB: "

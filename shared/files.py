@@ -31,18 +31,27 @@ def is_folder(name: str) -> bool:
         return False
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, *, private: bool = False) -> None:
     """Make `folder` if it is missing, and prove that a file can be made in it.
+
+    A `private` one, and what is made above it, is for this user alone; one that is there stays as
+    it is.
 
     Raises `OutputUnwritable` or `DiskFull`.
     """
     with clear_errors(folder):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            _make_folder(folder, 0o700 if private else 0o777)
         except FileExistsError:
             raise NotADirectoryError(errno.ENOTDIR, "it is not a folder") from None
         with _temporary(folder) as temporary:
             temporary.touch(exist_ok=False)
+
+
+def _make_folder(folder: Path, mode: int) -> None:
+    if not folder.is_dir():
+        _make_folder(folder.parent, mode)  # `Path.mkdir` gives the parents a mode of its own
+        folder.mkdir(mode, exist_ok=True)
 
 
 def remove_strays(folder: Path) -> None:

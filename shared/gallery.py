@@ -84,7 +84,7 @@ class Gallery:
         self._keep_bytes = keep_bytes
         self._now = now
         self._lock = threading.Lock()
-        check_folder(folder)
+        check_folder(folder, private=True)
         with sqlite_errors(folder):
             self._connection = sqlite3.connect(
                 folder / "gallery.sqlite3", timeout=_WAIT, check_same_thread=False

@@ -58,8 +58,12 @@ class ServeOptions:
 
 
 def read_options(given: Mapping[str, Any]) -> ServeOptions:
-    """Raises `InvalidRequest`, naming the option; `InvalidSetting` if a key is needed."""
+    """Raises `InvalidRequest`, naming the option; `UnknownBackend`; `InvalidSetting` if a key is
+    needed, or the file of backends is wrong.
+    """
     check_numbers(given, _LIMITS)
+    backend = given["backend"] or settings().backend
+    draws_here = read_backends().draws_here(backend)  # elsewhere it may wake a GPU, for money
     host = given["host"]
     keys, hosts = callers(host)
     api = ApiOptions(
@@ -72,10 +76,10 @@ def read_options(given: Mapping[str, Any]) -> ServeOptions:
         log_prompts=given["log_prompts"],
         keep_seconds=given["keep_days"] * DAY,
         keep_bytes=int(given["keep_gib"] * 2**30),
-        warm_up=not given["child"],  # a child is started because a request waits for it
+        warm_up=draws_here
+        and not given["child"],  # a child is started because a request waits for it
         grace=0 if given["child"] else ApiOptions.grace,
     )
-    backend = given["backend"] or settings().backend
     return ServeOptions(host, given["port"], backend, given["child"], api)
 
 

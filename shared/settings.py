@@ -73,6 +73,10 @@ class Settings(BaseModel):
     modal_snapshot: Snapshot = "cpu"
     """What of a started machine `modal_app.py` has Modal keep, to start the next one from."""
 
+    def checkpoint_or(self, usual: str) -> str:
+        """The checkpoint that the environment names, or the one that is usual somewhere else."""
+        return self.checkpoint if "checkpoint" in self.model_fields_set else usual
+
 
 VARIABLES = {
     "CYGNET_CHECKPOINT": ("checkpoint",),

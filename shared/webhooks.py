@@ -98,6 +98,8 @@ class WebhookSender:
             raise _refused(f"it does not begin with {schemes[0]}://")
         if target.userinfo:
             raise _refused("it holds a user or a password")
+        if target.port is not None and not 1 <= target.port <= 65535:
+            raise _refused("its port is none from 1 to 65535")
         if len(url) > LONGEST_URL:
             raise _refused(f"it is longer than {LONGEST_URL} characters")
         return target

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.routing import Mount
 
 from shared.api import ApiOptions
-from shared.backends import Backend, find_backend
+from shared.backends import Backend, find_backend, read_backends
 from shared.checkpoints import get_checkpoint
 from shared.settings import data_folder, settings
 from shared.site import create_site
@@ -17,7 +17,8 @@ from shared.site import create_site
 
 def main() -> None:
     keys = tuple(key.get_secret_value() for key in settings().api_keys)  # without one, it is public
-    options = ApiOptions(keys=keys, warm_up=not settings().zero_gpu)
+    here = read_backends().draws_here(settings().backend)  # elsewhere it may wake a GPU, for money
+    options = ApiOptions(keys=keys, warm_up=here and not settings().zero_gpu)
     launch(create_site(open_backend(), data_folder(), options))
 
 

@@ -21,7 +21,7 @@ from shared.checkpoints import Checkpoint
 from shared.contract import BackendStatus, Done, Event, GenerationRequest
 from shared.engine.core import as_error, run
 from shared.engine.loading import Model, load
-from shared.errors import BackendUnavailable, CygnetError, InvalidRequest, QuotaExceeded
+from shared.errors import BackendUnavailable, CheckpointMissing, CygnetError, QuotaExceeded
 from shared.settings import Acceleration
 from space.page.pace import Pace
 
@@ -95,10 +95,9 @@ class ZeroBackend:
     def _check(self, request: GenerationRequest) -> None:
         here = self._model.checkpoint.name
         if request.checkpoint != here:
-            raise InvalidRequest(
+            raise CheckpointMissing(  # the request is in order, so that another backend may take it
                 f"This Space holds {here} alone, and cannot load {request.checkpoint}.",
                 f"Use checkpoint={here}.",
-                ("checkpoint",),
             )
 
     def _follow(

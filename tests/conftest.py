@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 
 from shared.backends import Backend
-from shared.backends.config import KEY_VARIABLES
+from shared.backends.config import KEY_VARIABLES, read_backends
 from shared.backends.fake import FakeBackend
 from shared.cli import batch, generate
 from shared.contract import Event
@@ -45,6 +45,7 @@ def use_fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def use(before_event: Callable[[Event], None] | None = None) -> None:
         def find(name: str, priority: int | None = None) -> Callable[[], Backend]:
+            read_backends().check(name)
             return lambda: FakeBackend(before_event)
 
         for command in (generate, batch):

@@ -118,6 +118,17 @@ def test_a_folder_is_made_with_its_parents_and_left_empty(tmp_path: Path) -> Non
     assert names(tmp_path / "a" / "b") == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there are no such modes")
+def test_a_private_folder_is_for_its_user_alone_and_one_that_is_there_stays(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir(0o755)
+    there = (tmp_path / "there").stat().st_mode
+    check_folder(tmp_path / "there" / "a" / "b", private=True)
+    made = [tmp_path / "there" / "a", tmp_path / "there" / "a" / "b"]
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in made] == [0o700, 0o700]
+    check_folder(tmp_path / "there", private=True)
+    assert (tmp_path / "there").stat().st_mode == there
+
+
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     for folder in (tmp_path / "a", tmp_path / "a" / "b", tmp_path / ("x" * 300)):

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from shared import cli
+from shared import cli, serving
 from shared.api import ApiOptions
 from shared.backends.api_client import ApiBackend
 from shared.contract import Done, Event, ImageReady, parse_request
@@ -245,6 +245,18 @@ def test_an_option_that_cannot_be_used_is_named(
     option: str, value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert option in refused(f"{option}={value}", capsys=capsys)
+
+
+@pytest.mark.parametrize(
+    ("backend", "draws"), [("local", True), ("modal", False), ("api", False), ("auto", False)]
+)
+def test_only_the_engine_of_this_machine_draws_before_it_is_asked(
+    backend: str, draws: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[serving.ServeOptions] = []
+    monkeypatch.setattr(serving, "serve", read.append)
+    assert cli.main(["serve", "--backend", backend]) == 0
+    assert [options.api.warm_up for options in read] == [draws]
 
 
 def test_a_port_that_is_taken_is_named(

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import os
 import sqlite3
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -238,6 +239,20 @@ def test_a_job_that_ran_when_the_process_died_waits_again_before_the_others(
     assert store.job(waiting.id).status == "queued"
 
 
+def test_a_job_whose_caller_waited_is_cancelled_when_the_process_died(
+    open_store: Callable[[], Store],
+) -> None:
+    store = open_store()
+    running, waiting = (store.add(REQUEST, terms=Terms(attended=True)).id for _ in range(2))
+    kept = store.add(REQUEST).id
+    store.take()
+    store = open_store()
+    store.recover()
+    assert [store.job(job).status for job in (running, waiting)] == ["cancelled"] * 2
+    taken = store.take()
+    assert taken and taken.id == kept
+
+
 def test_a_job_that_keeps_killing_the_process_fails(store: Store) -> None:
     job = store.add(REQUEST).id
     for _ in range(MAX_ATTEMPTS):
@@ -314,6 +329,11 @@ def test_a_folder_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(DataUnusable, match="newer version"):
         Store(tmp_path / "data")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such modes")
+def test_a_folder_is_made_for_its_user_alone(store: Store, tmp_path: Path) -> None:
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
 
 
 def test_a_damaged_file_of_jobs_is_named(tmp_path: Path) -> None:

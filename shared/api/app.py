@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from shared import __version__
@@ -50,12 +51,13 @@ def create_app(jobs: JobService, options: ApiOptions, metrics: Metrics | None = 
     `metrics`: what `jobs` counts in, if it does.
     """
     metrics = metrics or Metrics()
-    app = FastAPI(
+    app = FastAPIOffline(
         title="Cygnet",
         version=__version__,
         description="A prompt in, a picture out.",
         lifespan=_lifespan,
         redoc_url=None,
+        swagger_ui_parameters={"validatorUrl": "none"},  # else it asks swagger.io
     )
     app.state.jobs = jobs
     app.state.options = options
@@ -104,9 +106,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _describe_problems(app: FastAPI) -> None:
     """In the OpenAPI document, put our problems in place of FastAPI's own errors.
 
-    Those it gives to every route with a parameter, even where none can be refused.
+    Those it gives to every route with a parameter, even where none can be refused; and it says that a
+    key is asked for, even where there is none.
     """
     describe = app.openapi
+    keyless = not app.state.options.keys
 
     def with_problems() -> dict[str, Any]:
         document = describe()
@@ -118,6 +122,8 @@ def _describe_problems(app: FastAPI) -> None:
             for operation in path.values():
                 if "HTTPValidationError" in str(operation["responses"].get("422")):
                     del operation["responses"]["422"]
+                if keyless:
+                    operation.pop("security", None)
         return document
 
     app.openapi = with_problems

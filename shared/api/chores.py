@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from shared.api.options import ApiOptions
 from shared.backends import Backend
@@ -28,11 +29,12 @@ async def warm_up(backend: Backend) -> None:
         log.error("the checkpoint could not be loaded: %s", error)
 
 
-async def prune(store: Store, options: ApiOptions) -> None:
-    """Remove what is old, every so often, until cancelled."""
+async def prune(store: Store, options: ApiOptions, then: Callable[[], None]) -> None:
+    """Remove what is old, every so often, until cancelled; `then` finds the room that is made."""
     while True:
         try:
             await asyncio.to_thread(store.prune, options.keep_seconds, options.keep_bytes)
         except (CygnetError, OSError) as error:
             log.error("what is old could not be removed: %s", error)
+        then()
         await asyncio.sleep(_PRUNE_SECONDS)

@@ -25,7 +25,7 @@ up, most of a day later."""
 
 _AT_ONCE = 16
 _PAUSE = 1.0
-"""Seconds between two rounds at least, so that a full disk is not asked all the time."""
+"""Seconds after a fault of the disk, so that a full one is not asked all the time."""
 
 _GONE = 410
 """The receiver wants no more of it."""
@@ -39,6 +39,7 @@ class Deliverer:
         self._keys = keys
         self._sender = WebhookSender(private=private)
         self._news = asyncio.Event()
+        self._calling: set[str] = set()
 
     async def check(self, url: str, owner: str) -> None:
         """Raises `InvalidRequest` if that address may not be called, `InvalidCall` if nothing is
@@ -52,40 +53,57 @@ class Deliverer:
         await self._sender.check(url)
 
     def wake(self) -> None:
-        """A job has ended."""
+        """A job has ended, or a call."""
         self._news.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            self._news.clear()
-            wait: float | None = None
-            with _logged():
-                if due := self._store.deliveries.due(_AT_ONCE):
-                    await asyncio.gather(*map(self._deliver, due))
-                wait = self._store.deliveries.wait()
-            if wait is not None:
-                wait = max(wait, _PAUSE)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), wait)
+        """Until cancelled. A receiver that takes its time holds up no other."""
+        async with asyncio.TaskGroup() as calls:
+            while True:
+                self._news.clear()
+                wait: float | None = _PAUSE
+                with _logged():
+                    free = _AT_ONCE - len(self._calling)
+                    for delivery in self._store.deliveries.due(free, self._calling):
+                        self._calling.add(delivery.job)
+                        calls.create_task(self._call(delivery))
+                    all_taken = len(self._calling) == _AT_ONCE
+                    wait = None if all_taken else self._store.deliveries.wait(self._calling)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._news.wait(), wait)
 
     async def aclose(self) -> None:
         await self._sender.aclose()
 
-    async def _deliver(self, delivery: Delivery) -> None:
-        with _logged():
-            job = self._store.job(delivery.job)
-            try:
-                outcome = await self._send(delivery.url, job)
-            except (InvalidRequest, ConnectionError) as error:
-                outcome = type(error).__name__
-            if outcome in ("delivered", "gone") or delivery.attempts == len(RETRIES):
-                self._store.deliveries.remove(job.id)
-            else:
-                wait = RETRIES[delivery.attempts] * random.uniform(1, 1.2)
-                self._store.deliveries.put_off(job.id, wait)
-            told = {"job": job.id, "attempt": delivery.attempts + 1, "outcome": outcome}
-            log.info("webhook", extra={"fields": told})
+    async def _call(self, delivery: Delivery) -> None:
+        try:
+            outcome = ""
+            with _logged():
+                outcome = await self._deliver(delivery)
+            if not outcome:
+                await asyncio.sleep(_PAUSE)
+        finally:
+            self._calling.discard(delivery.job)
+            self.wake()
+
+    async def _deliver(self, delivery: Delivery) -> str:
+        """Call, and record what came of it."""
+        job = self._store.job(delivery.job)
+        try:
+            outcome = await self._send(delivery.url, job)
+        except (InvalidRequest, ConnectionError) as error:
+            outcome = type(error).__name__
+        except Exception as fault:  # what is not foreseen costs one call, not those to others
+            log.exception("the webhook of job %s failed", job.id)
+            outcome = type(fault).__name__
+        if outcome in ("delivered", "gone") or delivery.attempts == len(RETRIES):
+            self._store.deliveries.remove(job.id)
+        else:
+            wait = RETRIES[delivery.attempts] * random.uniform(1, 1.2)
+            self._store.deliveries.put_off(job.id, wait)
+        told = {"job": job.id, "attempt": delivery.attempts + 1, "outcome": outcome}
+        log.info("webhook", extra={"fields": told})
+        return outcome
 
     async def _send(self, url: str, job: Job) -> str:
         key = self._keys.get(job.owner)

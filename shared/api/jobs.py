@@ -15,7 +15,7 @@ from shared.api.job_service import JobService
 from shared.api.problems import documented, told
 from shared.api.request_log import log_accepted
 from shared.api.schemas import json_body
-from shared.api.security import Jobs, LimitedOwner, Owner, fingerprint, read_json
+from shared.api.security import Jobs, LimitedOwner, Lister, Owner, fingerprint, read_json
 from shared.api.views import JobList, JobView, job_view
 from shared.contract import GenerationRequest, parse_request
 from shared.errors import CygnetError, InvalidCall, InvalidRequest
@@ -85,13 +85,14 @@ def _webhook(data: dict[str, Any]) -> str | None:
 @router.get("", response_model=JobList, responses=documented(404, 422))
 async def list_jobs(
     request: Request,
-    owner: Owner,
+    owner: Lister,
     jobs: Jobs,
     status: Status | None = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: Annotated[str | None, Query(description="the last id of the page before")] = None,
 ) -> JobList:
-    """Your jobs, newest first."""
+    """Your jobs, newest first. A server that is open to strangers refuses: a job is for who knows
+    its id."""
     found = await jobs.jobs(owner, status, limit + 1, after)
     data = [job_view(request, job) for job in found[:limit]]
     return JobList(data=data, has_more=len(found) > limit)

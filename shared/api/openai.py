@@ -30,7 +30,7 @@ from shared.api.request_log import log_accepted
 from shared.api.security import Jobs, LimitedOwner, read_json
 from shared.api.views import image_view
 from shared.errors import BackendUnavailable, CygnetError, error_of
-from shared.store import PLAIN, Job
+from shared.store import Job, Terms
 
 router = APIRouter(tags=["openai"])
 
@@ -52,7 +52,7 @@ CALLER_HUNG_UP = 499  # nginx's number; only a log will ever see it
 async def generate_images(request: Request, owner: LimitedOwner, jobs: Jobs) -> Response:
     """OpenAI's Images API, with our own fields beside theirs. To hang up is to cancel."""
     wanted = read_call(await read_json(request))
-    job = await jobs.submit(wanted.request, owner, PLAIN)
+    job = await jobs.submit(wanted.request, owner, Terms(attended=True))
     log_accepted(request, job)
     if wanted.stream:
         return sse.EventStream(_stream(jobs, job, wanted))

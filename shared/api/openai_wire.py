@@ -20,6 +20,9 @@ from shared.images import recompress
 from shared.store import Job
 
 _RENAMED = {"model": "checkpoint", "n": "num_images"}
+_THEIRS = {ours: theirs for theirs, ours in _RENAMED.items()} | {"width": "size", "height": "size"}
+"""What a call says in place of a field of ours."""
+
 _OURS = ("prompt", "negative_prompt", "steps", "guidance_scale", "seed", "scheduler")
 
 
@@ -72,6 +75,8 @@ class Wanted:
 def read_call(data: Mapping[str, Any]) -> Wanted:
     """What the body of a call asks for. Raises `InvalidRequest`, naming the call's own fields."""
     given = {name: value for name, value in data.items() if value is not None}
+    for name in filter(given.__contains__, _THEIRS):
+        raise InvalidRequest(f"There is no {name} here.", f"Give {_THEIRS[name]}.", (name,))
     options = _read_options(given)
     fields = {
         _RENAMED.get(name, name): value
@@ -83,11 +88,7 @@ def read_call(data: Mapping[str, Any]) -> Wanted:
     try:
         request = parse_request(fields)
     except InvalidRequest as refusal:
-        theirs = {ours: name for name, ours in _RENAMED.items()} | {
-            "width": "size",
-            "height": "size",
-        }
-        refusal.fields = tuple(theirs.get(name, name) for name in refusal.fields)
+        refusal.fields = tuple(_THEIRS.get(name, name) for name in refusal.fields)
         raise
     if options.output_compression is not None:
         _check_compression(request, options)

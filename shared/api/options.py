@@ -37,3 +37,8 @@ class ApiOptions:
     """Seconds of silence after which a stream sends a comment, so that no proxy closes it."""
     warm_up: bool = False
     """Draw one small picture at the start, so that the first request finds the weights loaded."""
+
+    @property
+    def is_private(self) -> bool:
+        """Whether a stranger may not call: else one is told from another by nothing."""
+        return bool(self.keys or self.hosts)

@@ -74,7 +74,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
             "description": HTTPStatus(status).phrase,
             "content": {"application/problem+json": schema},
         }
-        for status in sorted({401, 500, *statuses})
+        for status in sorted({401, 421, 500, *statuses})
     }
 
 
@@ -167,7 +167,9 @@ def add_handlers(app: FastAPI) -> None:
 
     async def fault(request: Request, error: Exception) -> Response:
         message = f"Something in the server failed ({type(error).__name__})."
-        return answer(request, InternalError(message, "Try again; its log has the cause."))
+        response = answer(request, InternalError(message, "Try again; its log has the cause."))
+        response.headers["X-Request-Id"] = request.state.id  # this runs around the request's log
+        return response
 
     app.add_exception_handler(CygnetError, known)
     app.add_exception_handler(HTTPException, http)

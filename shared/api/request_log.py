@@ -54,6 +54,9 @@ class RequestLog:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except Exception:
+            status = status or 500  # what is around this will answer so
+            raise
         finally:
             seconds = round(time.monotonic() - started, 4)
             path = _FILE.sub("/file=", scope["path"])

@@ -76,7 +76,7 @@ class Runner:
         self._fill()
         self._chores += [
             asyncio.create_task(self._deliverer.run()),
-            asyncio.create_task(prune(self.store, self.options)),
+            asyncio.create_task(prune(self.store, self.options, self._next)),
         ]
         if self.options.warm_up:
             self._chores.append(asyncio.create_task(warm_up(self.backend)))
@@ -214,11 +214,19 @@ class Runner:
             change.set()
 
     def _fill(self) -> None:
+        self._settle()
         while not self.stopping and len(self._running) < self.options.concurrency:
             job = self._queue.take()
             if job is None:
                 return
             self._running[job.id] = asyncio.create_task(self._run(job))
+
+    def _settle(self) -> None:
+        """Record the ends for which there was no room, if there is now."""
+        unrecorded, self._unrecorded = self._unrecorded, {}
+        for job, error in unrecorded.items():
+            if self._end(job, error):
+                self._ended(job)
 
     async def _run(self, job: Job) -> None:
         started = time.monotonic()
@@ -262,7 +270,7 @@ class Runner:
 
     def _end(self, job: str, error: CygnetError) -> bool:
         """Record how a job failed, unless it had ended; whether it ends now. If even that fails,
-        its readers are told, and it runs again."""
+        its readers are told, and it is recorded later; after a restart before that it runs again."""
         try:
             return self.store.fail(job, error)
         except CygnetError as fault:
@@ -289,7 +297,7 @@ class Runner:
     def _next(self) -> None:
         try:
             self._fill()
-        except CygnetError as error:  # the next job that comes or ends tries again
+        except CygnetError as error:  # the next job that comes or ends tries again, or a minute
             log.error("no job could be started: %s", error)
 
 

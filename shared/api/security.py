@@ -83,7 +83,19 @@ async def _viewer(
     return owner_of(request, credentials)
 
 
+async def _lister(request: Request, credentials: Credentials) -> str:
+    """The same for a call that lists jobs. Raises `Unauthorised` where strangers share them."""
+    owner = owner_of(request, credentials)
+    if not options_of(request).is_private:
+        raise Unauthorised(
+            "This server is open to strangers, so its jobs cannot be listed.",
+            "Keep the id that POST gave.",
+        )
+    return owner
+
+
 Owner = Annotated[str, Depends(_owner)]
+Lister = Annotated[str, Depends(_lister)]
 LimitedOwner = Annotated[str, Depends(_limited_owner)]
 Viewer = Annotated[str | None, Depends(_viewer)]
 Jobs = Annotated[JobService, Depends(jobs_of)]

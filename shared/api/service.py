@@ -25,6 +25,11 @@ async def healthz() -> Health:
     return Health()
 
 
+@router.head("/healthz", response_class=Response)
+async def healthz_head() -> None:
+    """The same, without a body."""
+
+
 @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
 async def readyz(jobs: Jobs, response: Response) -> Readiness:
     """Whether a request would start at once: 200 if so, else 503."""
@@ -39,6 +44,14 @@ async def readyz(jobs: Jobs, response: Response) -> Readiness:
         queued=load.queued,
         running=load.running,
     )
+
+
+@router.head(
+    "/readyz", response_class=Response, responses={503: {"description": "a request would wait"}}
+)
+async def readyz_head(jobs: Jobs, response: Response) -> None:
+    """The same, without a body."""
+    await readyz(jobs, response)
 
 
 @router.get(

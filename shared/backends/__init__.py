@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncGenerator, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +15,11 @@ from shared.settings import settings
 
 if TYPE_CHECKING:
     from shared.backends.router import Router
+
+
+IDEMPOTENCY_KEY: ContextVar[str | None] = ContextVar("IDEMPOTENCY_KEY", default=None)
+"""Names the work of the calls that follow in this context. To a server that keeps jobs, two calls of
+one key are one job, which whoever comes second follows from its start. None names each call anew."""
 
 
 class Backend(Protocol):

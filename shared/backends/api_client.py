@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from shared.backends import IDEMPOTENCY_KEY
 from shared.backends.sse import Message, read_messages
 from shared.contract import BackendStatus, Done, Event, GenerationRequest, ImageReady
 from shared.errors import BackendUnavailable, CygnetError, InternalError, UnreadableImage, error_of
@@ -57,6 +58,8 @@ class ApiBackend:
 
     name = "api"
     timeout = TIMEOUT
+    where_to_look = "Check its address, the network and its log."
+    """What to do where the server cannot be reached, or its answer is no answer of Cygnet's."""
 
     def __init__(
         self,
@@ -121,7 +124,8 @@ class ApiBackend:
         await self._client.aclose()
 
     async def _submit(self, request: GenerationRequest) -> str:
-        headers = {"Idempotency-Key": secrets.token_hex(16), **self._priority}
+        key = IDEMPOTENCY_KEY.get() or secrets.token_hex(16)
+        headers = {"Idempotency-Key": key, **self._priority}
         job = await self._call(
             "POST", "/v1/jobs", json=request.model_dump(mode="json"), headers=headers
         )
@@ -147,12 +151,12 @@ class ApiBackend:
                 answer = await self._client.request(method, path, **options)
                 if answer.is_success and _is_json(answer):
                     return _whole_json(answer)
-                failure, asked = _refusal(answer), _retry_after(answer)
+                failure, asked = _refusal(answer, self.where_to_look), _retry_after(answer)
                 final |= answer.status_code not in _TRY_AGAIN
                 led_on = answer.request.method != method  # by 303, from where the call was heard
                 maybe_taken |= led_on or answer.status_code in _MAYBE_TAKEN
             except httpx.RequestError as error:
-                failure = _unreachable(error)
+                failure = _unreachable(error, self.where_to_look)
                 maybe_taken |= not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             failure.began = maybe_taken
             if final or (self._fail_fast and not maybe_taken):
@@ -164,6 +168,7 @@ class ApiBackend:
         last, fruitless = 0, 0
         while True:
             failure: CygnetError = BackendUnavailable("The stream broke off.", "Try again.")
+            asked: float | None = None
             try:
                 async with aclosing(self._connect(job, last)) as messages:
                     async for message in messages:
@@ -172,22 +177,35 @@ class ApiBackend:
                         if message.event in ("done", "error"):
                             return
             except httpx.RequestError as error:
-                failure = _unreachable(error)
+                failure = _unreachable(error, self.where_to_look)
+            except _NotNow as refusal:
+                failure, asked = refusal.reason, refusal.retry_after
             fruitless += 1
             if fruitless >= MAX_TRIES:
                 raise failure
-            await asyncio.sleep(self._wait(fruitless, None))
+            await asyncio.sleep(self._wait(fruitless, asked))
 
     async def _connect(self, job: str, after: int) -> AsyncGenerator[Message, None]:
-        """One connection's messages. Ends without any where a later try may have some."""
+        """One connection's messages. Raises `_NotNow` where a later try may have some."""
         headers = {"Last-Event-ID": str(after), "Accept": "text/event-stream"}
         async with self._client.stream("GET", f"/v1/jobs/{job}/events", headers=headers) as answer:
             if answer.is_success:
                 async for message in read_messages(answer.aiter_lines()):
                     yield message
-            elif answer.status_code not in _TRY_AGAIN:
-                await answer.aread()
-                raise _refusal(answer)
+                return
+            await answer.aread()
+            refused = _refusal(answer, self.where_to_look)
+            if answer.status_code in _TRY_AGAIN:
+                raise _NotNow(refused, _retry_after(answer))
+            raise refused
+
+
+class _NotNow(Exception):
+    """A refusal that may be gone at the next try, and when the server asks for that."""
+
+    def __init__(self, reason: CygnetError, retry_after: float | None) -> None:
+        self.reason = reason
+        self.retry_after = retry_after
 
 
 def _event(message: Message) -> Event:
@@ -210,14 +228,15 @@ def _check_whole(event: ImageReady) -> None:
         ) from error
 
 
-def _refusal(answer: httpx.Response) -> CygnetError:
+def _refusal(answer: httpx.Response, where_to_look: str) -> CygnetError:
+    """What the server says, with its own next step; if it is not Cygnet that answers, with ours."""
     try:
         problem = answer.json()
         return error_of(str(problem["code"]), str(problem["detail"]), str(problem["next_step"]))
     except (ValueError, KeyError, TypeError):
         what = "what is no answer of Cygnet's, with status" if answer.is_success else "with status"
         return BackendUnavailable(
-            f"The server answered {what} {answer.status_code}.", "Check its address and its log."
+            f"The server answered {what} {answer.status_code}.", where_to_look
         )
 
 
@@ -237,10 +256,9 @@ def _retry_after(answer: httpx.Response) -> float | None:
     return float(text) if text.isascii() and text.isdigit() else None
 
 
-def _unreachable(error: httpx.RequestError) -> BackendUnavailable:
+def _unreachable(error: httpx.RequestError, where_to_look: str) -> BackendUnavailable:
     return BackendUnavailable(
-        f"The server cannot be reached ({type(error).__name__}).",
-        "Check its address and the network.",
+        f"The server cannot be reached ({type(error).__name__}).", where_to_look
     )
 
 

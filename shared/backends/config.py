@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from shared.checkpoints import ON_A_GPU
 from shared.errors import InvalidSetting, UnknownBackend, reason
 from shared.settings import config_file, secret, settings
 
@@ -167,10 +168,18 @@ class Backends:
         if name != AUTO:
             self.find(name)
 
+    def draws_here(self, name: str) -> bool:
+        """Whether `name` is this machine's engine, which no address and no bill stands behind."""
+        return name != AUTO and self.find(name).kind == "local"
+
     def default_checkpoint(self, name: str) -> str:
         """For a request that is sent to `name` and names no checkpoint itself."""
-        config = None if name == AUTO else self.find(name)
-        return (config and config.checkpoint) or settings().checkpoint
+        if name == AUTO:
+            return settings().checkpoint
+        config = self.find(name)
+        if config.kind == "modal":
+            return config.checkpoint or settings().checkpoint_or(ON_A_GPU)
+        return config.checkpoint or settings().checkpoint
 
 
 def read_backends() -> Backends:

@@ -176,7 +176,7 @@ class Ledger:
                 raise
 
     def _open(self) -> sqlite3.Connection:
-        check_folder(self._folder)
+        check_folder(self._folder, private=True)
         db = sqlite3.connect(
             self._folder / "calls.sqlite3",
             timeout=_BUSY_SECONDS,

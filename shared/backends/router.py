@@ -10,7 +10,7 @@ import asyncio
 import functools
 import math
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 
@@ -149,9 +149,12 @@ class Router:
         cold = attempt.choice.cold or result.timings.loading > 0
         self._ledger.settle(call, result.cost_usd, cold, attempt.waited)
 
-    async def statuses(self) -> list[BackendRow]:
-        """Every backend that is configured, in the order of `auto`, without waking a GPU."""
-        found = await asyncio.gather(*map(self._status, self.backends.listed))
+    async def statuses(self, names: Sequence[str] = ()) -> list[BackendRow]:
+        """Of these backends, or of all that are configured in the order of `auto`.
+
+        Wakes no GPU.
+        """
+        found = await asyncio.gather(*map(self._status, names or self.backends.listed))
         return await asyncio.to_thread(lambda: [self._row(status) for status in found])
 
     async def status(self) -> BackendStatus:

@@ -7,6 +7,9 @@ is found by its name and known by the request inside it, so that it is not made 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +30,7 @@ from shared.files import check_folder, clear_errors, remove_strays, write_atomic
 from shared.images import read_recipe
 
 TERMS = "batch.json"
+TOKEN = ".batch.token"
 
 
 class Terms(BaseModel):
@@ -51,11 +55,13 @@ class Folder:
     def __init__(self, path: Path, terms: Terms, *, readonly: bool) -> None:
         self.path = path
         self._terms, self._names = terms, Names(terms.name)
+        self._token = ""
         self._closing = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
             if not readonly:
                 check_folder(path)
                 undo.enter_context(_lock(path))
+                self._token = undo.enter_context(_token(path / TOKEN))
             self._keep_terms(readonly)
             self.manifest = undo.enter_context(Manifest(path))
             if not readonly:
@@ -104,6 +110,12 @@ class Folder:
             f"{path} exists and is another picture.", "Move it away, or choose another --out."
         )
 
+    def call_key(self, item: Item, attempt: int) -> str:
+        """Names a try of a picture: the same one again after a kill, and else one of its own."""
+        last = self.manifest.entry(item.number)
+        what = (self._token, item.number, last and last.finished, attempt, item.request)
+        return hashlib.sha256(repr(what).encode()).hexdigest()
+
     def save(self, item: Item, image: bytes) -> None:
         """Write the picture's file."""
         path = self.path / self.name(item)
@@ -120,6 +132,10 @@ class Folder:
             if not readonly:
                 write_atomically(path, self._terms.model_dump_json(indent=2).encode())
             return
+        except NotADirectoryError:
+            raise InvalidRequest(
+                f"{self.path} is no folder.", "Choose another --out.", ("out",)
+            ) from None
         except (OSError, ValidationError):
             raise DataUnusable(
                 f"{path} cannot be read.", "Restore it, or choose another --out."
@@ -145,6 +161,21 @@ def _changes(before: Terms, now: Terms) -> list[str]:
 def _short(value: object) -> str:
     text = "left out" if value is None else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@contextlib.contextmanager
+def _token(path: Path) -> Iterator[str]:
+    """A random text that is this run's, or the one of a run before it that was killed.
+
+    A run that ends has ended all its jobs; those of one that was killed may go on elsewhere.
+    """
+    with clear_errors(path):
+        if not path.exists():
+            write_atomically(path, secrets.token_hex(16).encode())
+        token = path.read_text()
+    yield token
+    with clear_errors(path):
+        path.unlink(missing_ok=True)
 
 
 def _lock(path: Path) -> FileLock:

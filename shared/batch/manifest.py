@@ -49,6 +49,7 @@ class Entry(BaseModel):
     template: dict[str, str] = {}
     backend: str | None = None
     """Who served; None where the file of an interrupted run was found."""
+    backend_reason: str | None = None
     device: str | None = None
     timings: Timings | None = None
     cost_usd: float | None = None

@@ -57,7 +57,7 @@ def _rate(rate: float) -> str:
 
 
 class BatchProgress:
-    """Shows nothing but failures: what `--quiet` asks for."""
+    """Counts, and shows nothing: what `--quiet` asks for. Failures are listed at the end."""
 
     def __init__(self, tally: Tally) -> None:
         self.tally = tally
@@ -70,8 +70,6 @@ class BatchProgress:
 
     def show(self, entry: Entry) -> None:
         self.tally.count(entry)
-        if entry.error:
-            self.note(f"Failed: {describe(entry)}")
 
     def note(self, text: str) -> None:
         print(clean_text(text), file=sys.stderr, flush=True)

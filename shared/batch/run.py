@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 
+from shared.backends import IDEMPOTENCY_KEY
 from shared.batch.folder import Folder
 from shared.batch.manifest import Entry, Failure
 from shared.batch.plan import Item
@@ -123,6 +124,7 @@ class _Workers:
         attempt, waits = 1, 0
         while True:
             try:
+                IDEMPOTENCY_KEY.set(self._folder.call_key(item, attempt))  # a worker has its own
                 result, image = await _draw(item.request, self._generate)
                 break
             except CygnetError as error:
@@ -156,6 +158,7 @@ def _done(item: Item, folder: Folder, attempts: int, result: GenerationResult | 
             "status": "done",
             "file": folder.name(item),
             "backend": result and result.backend,
+            "backend_reason": result and result.backend_reason,
             "device": result and result.device,
             "timings": result and result.timings,
             "cost_usd": result and result.cost_usd,

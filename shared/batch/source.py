@@ -154,35 +154,35 @@ class Source:
             yield Row(number, {name: value for name, value in fields.items() if value is not None})
 
     def _csv_rows(self) -> Iterator[Row]:
-        size = 0
+        begin, size = 1, 0
+        """The line that the row being read begins on, and its length so far."""
 
         def texts() -> Iterator[str]:
             nonlocal size
-            for number, text in self._lines():
+            for _, text in self._lines():
                 size += len(text)
                 if size > MAX_ROW:
-                    raise self._too_long(number)
+                    raise self._too_long(begin)
                 yield text
 
         reader = csv.reader(texts(), strict=True)
         header: list[str] = []
-        begin = 1
         try:
             for cells in reader:
-                begin, size = reader.line_num, 0
+                line, begin, size = begin, reader.line_num + 1, 0
                 if not any(cells):
                     continue
                 if not header:
-                    header = self._header(cells, begin)
+                    header = self._header(cells, line)
                 elif len(cells) > len(header):
                     message = f"it has {len(cells)} cells, the header has {len(header)}."
-                    raise self.refuse(begin, message, 'Put "quotes" around text with commas.')
+                    raise self.refuse(line, message, 'Put "quotes" around text with commas.')
                 else:
                     given = zip(header, cells, strict=False)
-                    yield Row(begin, {name: cell for name, cell in given if cell.strip()})
+                    yield Row(line, {name: cell for name, cell in given if cell.strip()})
         except csv.Error as error:
             fault = f"it is no CSV ({reason(error)})."
-            raise self.refuse(begin + 1, fault, 'Put "quotes" around text with quotes.') from None
+            raise self.refuse(begin, fault, 'Put "quotes" around text with quotes.') from None
 
     def _header(self, cells: list[str], line: int) -> list[str]:
         """The names of the columns. Raises `InvalidRequest`, naming those that are no field."""

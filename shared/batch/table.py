@@ -21,7 +21,7 @@ _SECONDS = list(Timings.model_fields)
 _COLUMNS = [
     *("number", "line", "status", "file", "seed", "template"),
     *_REQUEST,
-    *("backend", "device"),
+    *("backend", "backend_reason", "device"),
     *(f"{phase}_s" for phase in _SECONDS),
     *("cost_usd", "attempts", "finished", "error", "error_message"),
 ]
@@ -44,7 +44,7 @@ def _row(entry: Entry) -> list[object]:
         *(entry.number, entry.line, entry.status, entry.file, entry.seed),
         entry.template.get("prompt"),
         *(entry.request.get(name) for name in _REQUEST),
-        *(entry.backend, entry.device),
+        *(entry.backend, entry.backend_reason, entry.device),
         *(timings.get(phase) for phase in _SECONDS),
         *(entry.cost_usd, entry.attempts, entry.finished),
         *((entry.error.code, entry.error.message) if entry.error else (None, None)),

@@ -11,15 +11,16 @@ from typing import Any
 
 from shared.backends import Backend, find_backend
 from shared.backends.config import read_backends
-from shared.batch import Batch, BatchOptions, Checked
+from shared.batch import LISTED, Batch, BatchOptions, Checked
+from shared.batch.batch import CONCURRENCY
 from shared.batch.names import DEFAULT
 from shared.batch.progress import BatchProgress, Tally, describe, progress_for
 from shared.batch.table import NAME as TABLE
 from shared.cli.ctrl_c import CtrlC
-from shared.cli.parser import NUMBER, Commands
+from shared.cli.parser import NUMBER, Commands, check_numbers
 from shared.cli.request import add_request_options, resolve_checkpoint
-from shared.contract import SEED, GenerationRequest, Limit
-from shared.errors import BatchIncomplete, Cancelled, InvalidRequest
+from shared.contract import SEED, GenerationRequest, Limit, clean_text
+from shared.errors import BatchIncomplete, Cancelled
 from shared.settings import settings
 
 _LIMITS = {
@@ -28,7 +29,6 @@ _LIMITS = {
     "sample": Limit(1, 1_000_000),
     "batch_seed": SEED,
 }
-_LISTED = 20
 
 PRIORITY = 7
 """The urgency of a batch on a server: that of what nobody waits for (RFC 9218, section 4.1)."""
@@ -39,10 +39,7 @@ def add(commands: Commands) -> None:
     batch.set_defaults(run=_batch)
     batch.add_argument("file", metavar="FILE", help="CSV, JSON Lines or plain text; - is stdin")
     batch.add_argument(
-        "--backend",
-        default="local",
-        metavar="NAME",
-        help="what draws: local (default), api or fake",
+        "--backend", metavar="NAME", help="what draws: auto, or one of cygnet backends"
     )
     add_batch_options(batch)
 
@@ -52,7 +49,12 @@ def add_batch_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder")
     parser.add_argument("--dry-run", action="store_true", help="check every row, make nothing")
     parser.add_argument("--limit", **NUMBER, help="make at most so many pictures now")
-    parser.add_argument("--concurrency", **NUMBER, help="pictures asked for at once (32)")
+    parser.add_argument(
+        "--concurrency",
+        default=CONCURRENCY,
+        **NUMBER,
+        help="pictures asked for at once (%(default)s)",
+    )
     parser.add_argument("--kind", choices=("csv", "jsonl", "text"), help="what FILE is")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     group = parser.add_argument_group("templates", "{a|b}, {1..9}, and {style} for style.txt.")
@@ -90,9 +92,16 @@ def run_batch(
         progress = progress_for(tally, quiet)
         if checked.damaged:
             progress.note(f"Damaged lines of the manifest: {checked.damaged:,}. The files count.")
-        with progress, CtrlC(progress) as ctrl_c:
-            asyncio.run(_run(batch, open_backend(), progress, ctrl_c))
-        _list_failures(batch, checked.pictures)
+        try:
+            with progress, CtrlC(progress) as ctrl_c:
+                asyncio.run(_run(batch, open_backend(), progress, ctrl_c))
+        finally:
+            failed = _list_failures(batch, checked.pictures)
+        if failed:
+            raise BatchIncomplete(
+                f"{failed:,} of {checked.pictures:,} pictures failed.",
+                f"Run the same command again to try them again; {options.out / TABLE} says why.",
+            )
         print(options.out / TABLE)
 
 
@@ -117,15 +126,7 @@ def batch_options(args: argparse.Namespace) -> BatchOptions:
         fields["checkpoint"] = resolve_checkpoint(name)
     chosen: dict[str, Any] = {"name": args.name} | {name: getattr(args, name) for name in _LIMITS}
     chosen = {name: value for name, value in chosen.items() if value is not None}
-    for name, limit in _LIMITS.items():
-        value = chosen.get(name, limit.low)
-        if isinstance(value, str) or not limit.allows(value):
-            option = f"--{name.replace('_', '-')}"
-            raise InvalidRequest(
-                f"{option} {str(value)[:60]} is not {limit}.",
-                f"Give {limit} for {option}.",
-                (name,),
-            )
+    check_numbers(chosen, _LIMITS)
     return BatchOptions(
         args.file, args.out, kind=args.kind, words=args.words, fields=fields, **chosen
     )
@@ -152,17 +153,13 @@ def _print_plan(checked: Checked) -> None:
         print("...")
 
 
-def _list_failures(batch: Batch, pictures: int) -> None:
-    """Raises `BatchIncomplete` if pictures failed, after naming the first ones."""
+def _list_failures(batch: Batch, pictures: int) -> int:
+    """Name the first of the pictures that failed; how many did."""
     failed = 0
-    for entry in batch.failures():
+    for entry in batch.failures(pictures):
         failed += 1
-        if failed <= _LISTED:
-            print(f"Failed: {describe(entry)}", file=sys.stderr)
-    if failed > _LISTED:
-        print(f"... and {failed - _LISTED:,} more", file=sys.stderr)
-    if failed:
-        raise BatchIncomplete(
-            f"{failed:,} of {pictures:,} pictures failed.",
-            f"Run the same command again to try them again; {batch.options.out / TABLE} says why.",
-        )
+        if failed <= LISTED:
+            print(clean_text(f"Failed: {describe(entry)}"), file=sys.stderr)
+    if failed > LISTED:
+        print(f"... and {failed - LISTED:,} more", file=sys.stderr)
+    return failed

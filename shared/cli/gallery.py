@@ -11,7 +11,7 @@ from shared.album.pictures import SHEET, read_folder
 from shared.album.sheet import sheets
 from shared.cli.parser import Commands
 from shared.errors import OutputExists
-from shared.files import write_atomically
+from shared.files import clear_errors, write_atomically
 
 _OURS = b"cygnet gallery"
 
@@ -25,19 +25,34 @@ def add(commands: Commands) -> None:
 def _gallery(args: argparse.Namespace) -> None:
     contents = read_folder(args.folder)
     _write(args.folder / "gallery.html", page(contents).encode())
+    number = 0
     for number, sheet in enumerate(sheets(args.folder, contents), 1):
-        suffix = f"-{number}" if number > 1 else ""
-        _write(args.folder / f"{SHEET}{suffix}.png", sheet)
+        _write(_sheet(args.folder, number), sheet)
+    while _is_ours(stale := _sheet(args.folder, number + 1)):  # of when there were more pictures
+        with clear_errors(stale):
+            stale.unlink()
+        number += 1
     if contents.left_out:
         count = f"{contents.left_out:,} that cannot be shown or do not say how they were made"
         print(f"Left out: {count}.", file=sys.stderr)
 
 
+def _sheet(folder: Path, number: int) -> Path:
+    """The file of the contact sheet of that number, from 1."""
+    return folder / f"{SHEET}{f'-{number}' if number > 1 else ''}.png"
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether it is a file that an earlier call wrote."""
+    if not path.is_file():
+        return False
+    with clear_errors(path), path.open("rb") as file:
+        return _OURS in file.read(2**12)
+
+
 def _write(path: Path, data: bytes) -> None:
     """Write a file of ours, in place of an older one of ours. Raises `OutputExists` for another."""
-    if path.exists():
-        with path.open("rb") as file:
-            if _OURS not in file.read(2**12):
-                raise OutputExists(f"{path} exists and is not ours.", "Move it away.")
+    if path.exists() and not _is_ours(path):
+        raise OutputExists(f"{path} exists and is not ours.", "Move it away.")
     write_atomically(path, data, force=True)
     print(path)

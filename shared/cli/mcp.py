@@ -66,10 +66,7 @@ def add(commands: Commands) -> None:
 def _serve(args: argparse.Namespace) -> None:
     check_numbers(vars(args), _LIMITS)
     open_router = find_backend(args.backend or settings().backend, apart=True)
-    with (
-        mcp_client.packages(),
-        contextlib.closing(Gallery(args.out or data_folder() / "gallery")) as gallery,
-    ):
+    with contextlib.closing(Gallery(args.out or data_folder() / "gallery")) as gallery:
         serve = _http if args.http else _stdio
         serve(args, open_router, gallery, args.max_answer * 1000)
 
@@ -78,7 +75,8 @@ def _stdio(
     _args: argparse.Namespace, open_router: Callable[[], Router], gallery: Gallery, budget: int
 ) -> None:
     """Answer on stdin and stdout until stdin ends."""
-    from shared.mcp.server import create_server
+    with mcp_client.packages():
+        from shared.mcp.server import create_server
 
     async def serve() -> None:
         async with contextlib.aclosing(open_router()) as router:
@@ -91,9 +89,10 @@ def _http(
     args: argparse.Namespace, open_router: Callable[[], Router], gallery: Gallery, budget: int
 ) -> None:
     """Answer over HTTP until a signal says to stop."""
-    from shared import serving
-    from shared.api.server import Server, listen
-    from shared.mcp.http import PATH, HttpOptions, mcp_app
+    with mcp_client.packages():
+        from shared import serving
+        from shared.api.server import Server, listen
+        from shared.mcp.http import PATH, HttpOptions, mcp_app
 
     keys, hosts = serving.callers(args.host)
     options = HttpOptions(keys, (*hosts, *args.allow_host), tuple(args.origin))

@@ -20,6 +20,9 @@ from shared.settings import secret
 if TYPE_CHECKING:
     from shared.mcp.client import Answer, Target
 
+_OPTIONS = ("--save", "--quiet", "--server", "--key-variable", "--json")
+"""Those of `call`, which people put after the tool's name too."""
+
 
 def add(mcp: argparse.ArgumentParser) -> None:
     actions = mcp.add_subparsers(metavar="ACTION", title="try a server instead")
@@ -70,7 +73,9 @@ def _call(args: argparse.Namespace) -> None:
     async def follow() -> Answer:
         ctrl_c.cancels_this_task()
         try:
-            return await call(_target(args), args.tool, args.words, args.save, progress.show)
+            return await call(
+                _target(args), args.tool, args.words, args.save, progress.show, _OPTIONS
+            )
         except asyncio.CancelledError:
             raise Cancelled("Stopped.", "Call it again.") from None
 

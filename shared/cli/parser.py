@@ -37,9 +37,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def check_numbers(given: Mapping[str, Any], limits: Mapping[str, Limit]) -> None:
-    """Raises `InvalidRequest` for the first option that is not within its limit."""
+    """Raises `InvalidRequest` for the first option that was given and is not within its limit."""
     for name, limit in limits.items():
-        value = given[name]
+        value = given.get(name)
+        if value is None:
+            continue
         if isinstance(value, str) or not limit.allows(value):
             option = f"--{name.replace('_', '-')}"
             raise InvalidRequest(

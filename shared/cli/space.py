@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shared.cli.parser import NUMBER, Commands
+from shared.cli.parser import NUMBER, Commands, check_numbers
 from shared.contract import Limit
 from shared.errors import InvalidRequest, PackageMissing
 from shared.settings import read_secret, secret, settings
@@ -20,7 +20,7 @@ from shared.settings import read_secret, secret, settings
 if TYPE_CHECKING:
     from shared.mirror import hub
 
-SLEEP_TIME = Limit(-1, 31_536_000)
+_LIMITS = {"sleep_time": Limit(-1, 31_536_000)}
 
 
 def add(commands: Commands) -> None:
@@ -77,13 +77,14 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _publish(args: argparse.Namespace) -> None:
+    check_numbers(vars(args), _LIMITS)
     with _packages():
         from shared.mirror import hub, tree
         from shared.mirror.check import check
     wishes = hub.Wishes(
         private=args.private,
         hardware=hub.read_hardware(args.hardware),
-        sleep_time=_sleep_time(args.sleep_time),
+        sleep_time=None if args.sleep_time is None else int(args.sleep_time),
         variables=dict(_pair(text) for text in args.variables),
         secrets={_name(text): read_secret(text) for text in args.secrets},
     )
@@ -101,6 +102,11 @@ def _publish(args: argparse.Namespace) -> None:
         print(json.dumps(dataclasses.asdict(done), indent=2))
     else:
         print(f"{done.url}  {_summary(done)}")
+        if done.checkpoint:
+            print(
+                f"For its GPU the variable CYGNET_CHECKPOINT was set to {done.checkpoint}; "
+                "--variables CYGNET_CHECKPOINT=NAME chooses another."
+            )
 
 
 def _summary(done: hub.Published) -> str:
@@ -109,16 +115,6 @@ def _summary(done: hub.Published) -> str:
     changes = [f"{len(done.sent)} files sent"] if done.sent else []
     changes += [f"{len(done.removed)} removed"] if done.removed else []
     return f"{'created' if done.created else 'updated'}: {', '.join(changes)}"
-
-
-def _sleep_time(given: float | str | None) -> int | None:
-    if given is None:
-        return None
-    if isinstance(given, str) or not SLEEP_TIME.allows(given):
-        raise InvalidRequest(
-            f"--sleep-time {str(given)[:60]} is not {SLEEP_TIME}.", "Give seconds, or -1 for never."
-        )
-    return int(given)
 
 
 def _pair(text: str) -> tuple[str, str]:

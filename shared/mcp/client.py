@@ -14,7 +14,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,9 +83,17 @@ async def list_tools(target: Target) -> list[dict[str, Any]]:
     return [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in tools]
 
 
-async def call(target: Target, tool: str, words: Sequence[str], out: Path, show: Show) -> Answer:
+async def call(
+    target: Target,
+    tool: str,
+    words: Sequence[str],
+    out: Path,
+    show: Show,
+    options: Collection[str] = (),
+) -> Answer:
     """Call the tool with the arguments that `words` spell, follow its job, save its pictures.
 
+    `options` have their place before the tool's name, and are told so unless it has them too.
     Raises the error that the tool told, `InvalidRequest` for words that make no arguments, or what
     connecting and saving may raise.
     """
@@ -95,7 +103,7 @@ async def call(target: Target, tool: str, words: Sequence[str], out: Path, show:
         if tool not in tools:
             message = f"The server has no tool {tool[:60]!r}."
             raise InvalidRequest(message, f"It has {', '.join(tools)}.")
-        arguments = read_arguments(words, tools[tool])
+        arguments = read_arguments(words, tools[tool], options)
         answer = await _follow(client, tool, arguments, show)
         files = await _save(client, answer, out, slug(str(arguments.get("prompt", tool))))
         return Answer(_spoken(answer), answer.structured_content, files)
@@ -194,7 +202,9 @@ def _spoken(answer: CallToolResult) -> str:
     return next((block.text for block in answer.content if isinstance(block, TextContent)), "")
 
 
-def read_arguments(words: Sequence[str], tool: Tool) -> dict[str, Any]:
+def read_arguments(
+    words: Sequence[str], tool: Tool, options: Collection[str] = ()
+) -> dict[str, Any]:
     """`--name value` and `--name=value`, as the types that the tool's schema asks for.
 
     Raises `InvalidRequest`.
@@ -209,6 +219,8 @@ def read_arguments(words: Sequence[str], tool: Tool) -> dict[str, Any]:
                 f"{word[:60]!r} is no --name.",
                 f"Write --name value; {tool.name} takes {', '.join(properties) or 'nothing'}.",
             )
+        if f"--{name}" in options and name not in properties:
+            raise InvalidRequest(f"--{name} is not for {tool.name}.", "Put it before TOOL.")
         if not equals:
             value = next(rest, None)
             if value is None:

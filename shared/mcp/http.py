@@ -27,7 +27,7 @@ from shared.api.security import key_digest
 from shared.backends.router import Router
 from shared.errors import NotFound
 from shared.gallery import Gallery
-from shared.mcp.access import owner
+from shared.mcp.access import Rules, owner
 from shared.mcp.server import BUDGET, create_server
 
 PATH = "/mcp"
@@ -46,13 +46,18 @@ class HttpOptions:
     origins: tuple[str, ...] = ()
     """Web pages from these origins may call it from a browser."""
 
+    @property
+    def is_private(self) -> bool:
+        """Whether a stranger may not call."""
+        return bool(self.keys or self.hosts)
+
 
 def mcp_app(
     router: Router, gallery: Gallery, options: HttpOptions | None = None, budget: int = BUDGET
 ) -> Starlette:
     """An ASGI app that answers at `PATH` and `IMAGES`; it closes neither `router` nor `gallery`."""
     options = options or HttpOptions()
-    app = _routes(router, gallery, options, budget)
+    app = _routes(router, gallery, options, Rules(options.is_private), budget)
     if options.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -65,8 +70,12 @@ def mcp_app(
 
 
 def mount_mcp(site: Starlette, router: Router, gallery: Gallery, options: HttpOptions) -> None:
-    """Serve the same paths in `site`, which closes `router` when it ends."""
-    app = _routes(router, gallery, options, BUDGET)
+    """Serve the same paths in `site`, which closes `router` when it ends.
+
+    Its callers are not those who pay for other backends, and are limited as those of its API are.
+    """
+    rules = Rules(options.is_private, choose_backend=False, limit=site.state.rate_limit.take)
+    app = _routes(router, gallery, options, rules, BUDGET)
     site.router.routes.extend(Route(path, app) for path in (PATH, IMAGES))
     site.state.on_stop.append(app.state.jobs.cancel)
     lifespan = site.router.lifespan_context
@@ -79,9 +88,10 @@ def mount_mcp(site: Starlette, router: Router, gallery: Gallery, options: HttpOp
     site.router.lifespan_context = with_mcp
 
 
-def _routes(router: Router, gallery: Gallery, options: HttpOptions, budget: int) -> Starlette:
-    is_private = bool(options.keys or options.hosts)
-    server = create_server(router, gallery, budget, is_private, **_auth(options.keys))
+def _routes(
+    router: Router, gallery: Gallery, options: HttpOptions, rules: Rules, budget: int
+) -> Starlette:
+    server = create_server(router, gallery, budget, rules, **_auth(options.keys))
     security = _security(options)
     app = server.streamable_http_app(
         streamable_http_path=PATH, transport_security=security, max_request_body_size=MAX_BODY

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -143,7 +143,19 @@ class Jobs:
             job._note("failed", error)
 
     async def _draw(self, job: Job) -> None:
-        images: list[bytes] = []
+        images: dict[int, bytes] = {}
+        try:
+            result = await self._follow(job, images)
+        except BaseException:
+            # What is drawn stays, whatever happened after it.
+            await self._keep(job, {n: images[n] for n in images.keys() - job.pictures.keys()})
+            raise
+        await self._keep(job, images, result)
+        job.result = result
+        job._note("succeeded")
+
+    async def _follow(self, job: Job, images: dict[int, bytes]) -> GenerationResult:
+        """The result, with the images as they came."""
         events = self._router.generate(job.request, job.backend)
         async with contextlib.aclosing(events):
             async for event in events:
@@ -155,20 +167,22 @@ class Jobs:
                         job.steps_done += 1
                         job._note("running")
                     case ImageReady():
-                        images.append(event.image)
-                        [job.pictures[event.index]] = await self._keep([event.image], job.owner)
+                        images[event.index] = event.image
+                        if job.request.num_images > 1:  # the others may take long
+                            await self._keep(job, {event.index: event.image})
                         job._note("running")
                     case Done():
-                        await self._keep(images, job.owner, event.result)
-                        job.result = event.result
-                        job._note("succeeded")
-                        return
+                        return event.result
         raise InternalError("The backend stopped before the work was done.", "Try again.")
 
     async def _keep(
-        self, images: Sequence[bytes], owner: str, result: GenerationResult | None = None
-    ) -> list[Picture]:
-        def add() -> list[Picture]:
-            return [self._gallery.add(image, result, owner) for image in images]
+        self, job: Job, images: Mapping[int, bytes], result: GenerationResult | None = None
+    ) -> None:
+        def add() -> dict[int, Picture]:
+            return {
+                index: self._gallery.add(image, result, job.owner)
+                for index, image in images.items()
+            }
 
-        return await asyncio.to_thread(add)
+        if images:
+            job.pictures |= await asyncio.to_thread(add)

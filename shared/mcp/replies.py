@@ -91,10 +91,13 @@ async def job_answer(job: Job, gallery: Gallery, place: Place, budget: int) -> C
     report = _report(job, [_made(picture, place) for picture in pictures])
     if not job.result:
         return _report_answer(report)
-    left = budget - _size(_report_answer(report)) - _REMARK
+    answer = _report_answer(report)
+    left = budget - _size(answer) - _REMARK
     shown = await asyncio.to_thread(_fit_all, gallery, pictures, left)
-    remark = _remark(report, shown, budget)
-    return _report_answer(report.model_copy(update={"shown": remark}), shown)
+    if remark := _remark(report, shown, budget):
+        answer = _report_answer(report.model_copy(update={"shown": remark}))
+    answer.content += map(_image, shown)
+    return answer
 
 
 def page_answer(
@@ -208,11 +211,11 @@ def _remark(report: Report, shown: Sequence[Preview], budget: int) -> str:
     return " ".join(remarks)
 
 
-def _report_answer(report: Report, shown: Sequence[Preview] = ()) -> CallToolResult:
+def _report_answer(report: Report) -> CallToolResult:
     data = report.model_dump(mode="json")
     places = [f"Original: {picture.original}" for picture in report.pictures]
     said = "\n".join(filter(None, [report.message, *places, report.shown]))
-    content: list[ContentBlock] = [_text(said), _json(data), *map(_image, shown)]
+    content: list[ContentBlock] = [_text(said), _json(data)]
     content += [_link(picture) for picture in report.pictures]
     return CallToolResult(content=content, structured_content=data)
 

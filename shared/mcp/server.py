@@ -17,7 +17,6 @@ from typing import Any
 
 from mcp.server import MCPServer
 from mcp.server.apps import Apps
-from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.shared.exceptions import MCPError
@@ -32,11 +31,11 @@ from mcp.types import (
 from pydantic import ValidationError
 
 from shared import __version__
-from shared.backends.config import AUTO
 from shared.backends.router import Router
 from shared.errors import CygnetError, InternalError, InvalidRequest
 from shared.gallery import Gallery
 from shared.mcp import replies
+from shared.mcp.access import Rules
 from shared.mcp.jobs import Jobs
 from shared.mcp.previews import mime_type
 from shared.mcp.resources import add_resources
@@ -60,15 +59,15 @@ def create_server(
     router: Router,
     gallery: Gallery,
     budget: int = BUDGET,
-    is_private: bool = True,
+    rules: Rules | None = None,
     **auth: Any,
 ) -> Server:
     """A server that draws on `router` and keeps its pictures in `gallery`; it closes neither.
 
-    One that is not private is open to strangers: a picture is for who knows its id, and nobody may
-    search them. `auth` goes to the SDK: `token_verifier` with its `auth` settings.
+    `auth` goes to the SDK: `token_verifier` with its `auth` settings.
     """
-    tools = Tools(router, gallery, budget, is_private)
+    rules = rules or Rules()
+    tools = Tools(router, gallery, budget, rules)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
@@ -85,8 +84,8 @@ def create_server(
         title="Picture",
         prefers_border=True,
     )
-    backends = [*dict.fromkeys((AUTO, *router.backends.listed, router.name))]
-    draws = _with_parameters(tools.generate_image, generate_parameters(backends, router.name))
+    parameters = generate_parameters(tools.backends, router.name)
+    draws = _with_parameters(tools.generate_image, parameters)
     apps.tool(resource_uri=VIEW, **_about(draws, "Draw a picture", _DRAWS))(draws)
     server = Server(
         tools.jobs,
@@ -108,7 +107,7 @@ def create_server(
         (tools.list_checkpoints, "List the checkpoints", _READS),
     ):
         server.add_tool(tool, **_about(tool, title, hints))
-    add_resources(server, gallery, is_private)
+    add_resources(server, gallery, rules.is_private)
     return server
 
 
@@ -157,6 +156,7 @@ class Server(MCPServer[Any]):
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
+        arguments = {name: value for name, value in arguments.items() if value is not None}
         try:
             schemas = {tool.name: tool.input_schema for tool in await super().list_tools()}
             if name in schemas:
@@ -182,7 +182,7 @@ class Server(MCPServer[Any]):
 
     async def read_resource(
         self, uri: Any, context: Context[Any, Any] | None = None
-    ) -> Iterable[ReadResourceContents] | InputRequiredResult:
+    ) -> Iterable[Any] | InputRequiredResult:
         contents = await super().read_resource(uri, context)
         if isinstance(contents, InputRequiredResult):
             return contents

@@ -11,13 +11,20 @@ from mcp.types import CallToolResult
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from starlette.requests import Request
 
+from shared.backends.config import AUTO
 from shared.backends.router import BackendRow, Router
 from shared.checkpoints import CHECKPOINTS, Licence, SchedulerName
 from shared.contract import parse_request
-from shared.errors import Cancelled, Unauthorised, UnreadableImage
+from shared.errors import (
+    Cancelled,
+    InvalidRequest,
+    Unauthorised,
+    UnknownBackend,
+    UnreadableImage,
+)
 from shared.gallery import Gallery, Picture
 from shared.mcp import replies
-from shared.mcp.access import owner
+from shared.mcp.access import Rules, owner
 from shared.mcp.jobs import Job, Jobs
 from shared.mcp.previews import fit
 from shared.mcp.replies import Page, Report
@@ -66,12 +73,16 @@ class Checkpoints(BaseModel):
 class Tools:
     """The seven tools over one router and one gallery; no answer is larger than `budget` bytes."""
 
-    def __init__(self, router: Router, gallery: Gallery, budget: int, is_private: bool) -> None:
+    def __init__(self, router: Router, gallery: Gallery, budget: int, rules: Rules) -> None:
         self.jobs = Jobs(router, gallery)
+        chosen = rules.choose_backend or router.name == AUTO
+        names = (AUTO, *router.backends.listed, router.name) if chosen else (router.name,)
+        self.backends = tuple(dict.fromkeys(names))
+        """Those that a call may name."""
         self._router = router
         self._gallery = gallery
         self._budget = budget
-        self._is_private = is_private
+        self._rules = rules
 
     async def generate_image(
         self, context: Context, backend: str = "", wait_seconds: float = WAIT, **fields: Any
@@ -81,8 +92,10 @@ class Tools:
         Done in time, it answers with the pictures, where the originals are, their seeds and
         settings, and who drew them and why. If not, it answers with a job_id for get_job.
         """
+        self._rules.limit(owner())
         given = with_numbers({name: value for name, value in fields.items() if value is not None})
-        name = backend or self._router.name
+        name = self._router.name if backend == "" else backend
+        self._check(name)
         given.setdefault("checkpoint", self._router.backends.default_checkpoint(name))
         job = self.jobs.start(parse_request(given), name, owner())
         try:
@@ -128,7 +141,7 @@ class Tools:
         after: Annotated[str | None, WithJsonSchema({"type": "string", "maxLength": 40})] = None,
     ) -> Annotated[CallToolResult, Page]:
         """Searches the pictures that were made here, the newest first, with their settings."""
-        if not self._is_private:
+        if not self._rules.is_private:
             raise Unauthorised(
                 "This server is open to strangers, so its pictures cannot be searched.",
                 "Keep the ids that generate_image gives.",
@@ -140,12 +153,21 @@ class Tools:
 
     async def list_backends(self) -> Annotated[CallToolResult, Backends]:
         """Where pictures can be made: ready or not, warm or cold, expected wait, price."""
-        return replies.data_answer(Backends(backends=tuple(await self._router.statuses())))
+        rows = await self._router.statuses([name for name in self.backends if name != AUTO])
+        return replies.data_answer(Backends(backends=tuple(rows)))
 
     async def list_checkpoints(self) -> Annotated[CallToolResult, Checkpoints]:
         """The models that can be asked for: sizes, steps and guidance they were made for, licence."""
         rows = tuple(CheckpointRow.model_validate(row) for row in CHECKPOINTS)
         return replies.data_answer(Checkpoints(default=settings().checkpoint, checkpoints=rows))
+
+    def _check(self, backend: object) -> None:
+        """Raises `UnknownBackend`, or `InvalidRequest` for what is no name at all."""
+        choice = f"Choose one of {', '.join(self.backends)}."
+        if not isinstance(backend, str):
+            raise InvalidRequest("backend is not text.", choice, ("backend",))
+        if backend not in self.backends:
+            raise UnknownBackend(f"There is no backend named {backend[:60]!r}.", choice)
 
     async def _answer(self, job: Job, context: Context) -> CallToolResult:
         return await replies.job_answer(job, self._gallery, _place(context), self._budget)
@@ -158,12 +180,12 @@ async def _watch(job: Job, seconds: float, context: Context) -> None:
     older HTTP one nobody tells.
     """
     deadline = time.monotonic() + seconds
-    told, sent = "", -1.0
+    told, times = "", 0
     while not job.ended and (left := deadline - time.monotonic()) > 0:
         if (state := _state(job)) != told:
             # Each number has to be above the one before; those of the queue stay below 1.
-            told, sent = state, max(job.steps_done, (sent + 1) / 2)
-            await context.report_progress(sent, job.steps, state)
+            await context.report_progress(job.steps_done or times / (times + 1), job.steps, state)
+            told, times = state, times + 1
         await job.change(min(left, _LOOK))
         if (http := _http(context)) and await http.is_disconnected():
             raise Cancelled("The client has gone.", "Call again.")

@@ -10,18 +10,26 @@ import contextlib
 import difflib
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, SpaceHardware
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    SpaceHardware,
+    SpaceRuntime,
+)
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.hf_api import RepoFile
 from pydantic import SecretStr
 
 from shared import __version__
+from shared.checkpoints import ON_A_GPU
 from shared.errors import BackendUnavailable, CygnetError, InvalidRequest, Unauthorised
 from shared.mirror.preload import preloaded
-from shared.mirror.tree import HUBS_OWN, with_preload
+from shared.mirror.tree import HUBS_OWN, published
+from shared.settings import Settings, read_settings
 
 
 @dataclass(frozen=True)
@@ -38,12 +46,16 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Published:
-    """What came of it: the Space's page, whether it is new, and the paths that were sent or removed."""
+    """What came of it: the Space's page, whether it is new, and the paths that were sent or removed.
+
+    `checkpoint` is the one that was chosen for its GPU, where none had been.
+    """
 
     url: str
     created: bool
     sent: tuple[str, ...]
     removed: tuple[str, ...]
+    checkpoint: str | None
 
 
 def read_hardware(name: str | None) -> SpaceHardware | None:
@@ -60,9 +72,9 @@ def read_hardware(name: str | None) -> SpaceHardware | None:
 def publish(space: str, tree: Path, wishes: Wishes, token: str | None, hub: str) -> Published:
     """Make or update the Space `OWNER/NAME` on the Hub at `hub`.
 
-    Without a token the one that `hf auth login` stored is used. What the Space draws with goes into the
-    front matter of `tree`, for Spaces to fetch when they build. Raises `UnknownCheckpoint`, `Unauthorised`,
-    `InvalidRequest` or `BackendUnavailable`.
+    Without a token the one that `hf auth login` stored is used. The README of `tree` gets the Space's
+    name, and what it draws with, for Spaces to fetch when they build. Raises `InvalidSetting`,
+    `UnknownCheckpoint`, `Unauthorised`, `InvalidRequest` or `BackendUnavailable`.
     """
     if space.count("/") != 1:
         raise _no_name(space)
@@ -70,20 +82,38 @@ def publish(space: str, tree: Path, wishes: Wishes, token: str | None, hub: str)
     hidden = [token or "", *(secret.get_secret_value() for secret in wishes.secrets.values())]
     with _clear_errors(space, hidden):
         created = not api.repo_exists(space, repo_type="space")
+        runtime = None if created else api.get_space_runtime(space)
         variables = {} if created else _variables(api, space)
-        if lines := preloaded(api, {**variables, **wishes.variables}):
-            readme = tree / "README.md"
-            readme.write_text(with_preload(readme.read_text(), lines))
-        if created:
+        if checkpoint := _choose_checkpoint(
+            wishes.hardware or _hardware(runtime),
+            read_settings({**variables, **wishes.variables}),
+        ):
+            chosen = {**wishes.variables, "CYGNET_CHECKPOINT": checkpoint}
+            wishes = replace(wishes, variables=chosen)
+        readme = tree / "README.md"
+        lines = preloaded(api, read_settings({**variables, **wishes.variables}))
+        readme.write_bytes(published(readme.read_bytes(), space, lines))
+        if runtime is None:
             _create(api, space, wishes)
         else:
-            _adjust(api, space, wishes, variables)
+            _adjust(api, space, wishes, variables, runtime)
         sent, removed = _send(api, space, tree)
-    return Published(f"{hub}/spaces/{space}", created, sent, removed)
+    return Published(f"{hub}/spaces/{space}", created, sent, removed, checkpoint)
 
 
 def _variables(api: HfApi, space: str) -> dict[str, str]:
     return {key: one.value for key, one in api.get_space_variables(space).items()}
+
+
+def _hardware(runtime: SpaceRuntime | None) -> str | None:
+    return runtime and (runtime.requested_hardware or runtime.hardware)
+
+
+def _choose_checkpoint(hardware: str | None, settings: Settings) -> str | None:
+    """A real Wan for a Space with a GPU that draws itself, where its variables name none."""
+    on_a_gpu = hardware is not None and not hardware.startswith("cpu-")
+    named = "checkpoint" in settings.model_fields_set
+    return ON_A_GPU if on_a_gpu and settings.backend == "local" and not named else None
 
 
 def _create(api: HfApi, space: str, wishes: Wishes) -> None:
@@ -102,12 +132,17 @@ def _create(api: HfApi, space: str, wishes: Wishes) -> None:
     )
 
 
-def _adjust(api: HfApi, space: str, wishes: Wishes, variables: Mapping[str, str]) -> None:
+def _adjust(
+    api: HfApi,
+    space: str,
+    wishes: Wishes,
+    variables: Mapping[str, str],
+    runtime: SpaceRuntime,
+) -> None:
     """Change what differs. Secrets cannot be read back, so those that are given are always set."""
     if wishes.private is not None and api.space_info(space).private != wishes.private:
         api.update_repo_settings(space, repo_type="space", private=wishes.private)
-    runtime = api.get_space_runtime(space)
-    if wishes.hardware not in (None, runtime.requested_hardware or runtime.hardware):
+    if wishes.hardware not in (None, _hardware(runtime)):
         api.request_space_hardware(space, wishes.hardware)
     if wishes.sleep_time not in (None, runtime.sleep_time):
         api.set_space_sleep_time(space, wishes.sleep_time)

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
 
 from huggingface_hub import HfApi
 from huggingface_hub.hf_api import RepoFile
 
 from shared.checkpoints import FILES, get_checkpoint
+from shared.settings import Settings
 
 
-def preloaded(api: HfApi, variables: Mapping[str, str]) -> list[str]:
-    """The lines of `preload_from_hub` for a Space with these variables: repository, files, commit.
+def preloaded(api: HfApi, settings: Settings) -> list[str]:
+    """The lines of `preload_from_hub` for a Space with these settings: repository, files, commit.
 
-    None where the weights are in the Space's repository, or the pictures are made elsewhere. Raises
+    Empty where the weights are in the Space's repository, or the pictures are made elsewhere. Raises
     `UnknownCheckpoint`.
     """
-    name = variables.get("CYGNET_CHECKPOINT")
-    if not name or variables.get("CYGNET_BACKEND", "local") != "local":
+    if settings.backend != "local":
         return []
-    checkpoint = get_checkpoint(name)
+    checkpoint = get_checkpoint(settings.checkpoint)
     lines = []
     if checkpoint.repository:
         listed = api.list_repo_tree(

@@ -2,14 +2,17 @@
 
 `space/app.py`, its README.md and its requirements.txt go to the root, beside the rest of `space/` and all
 of `shared/`, weights included, so that the tree runs where Cygnet is not installed. Files are copied
-byte for byte. This module does not know the Hub.
+byte for byte. Everybody may read a Space: of a clone only what git tracks goes there, so that a key or a
+note that lies about does not. This module does not know the Hub.
 """
 
 from __future__ import annotations
 
 import filecmp
+import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,12 +25,13 @@ HUBS_OWN = ".gitattributes"
 """A file that the Hub puts there: it says what is stored as a large file."""
 
 AT_THE_ROOT = ("space/app.py", "space/README.md", "space/requirements.txt", "LICENSE")
+FOLDERS = ("shared", "space")
 
 
 def sources() -> dict[str, Path]:
     """Every file of the Space's repository, by its path there, and where it comes from.
 
-    Raises `SpaceInvalid` if this is an installed package instead of a checkout.
+    Raises `SpaceInvalid` if this is an installed package instead of a checkout, or git does not answer.
     """
     files = {Path(path).name: CHECKOUT / path for path in AT_THE_ROOT}
     if missing := [path for path in files.values() if not path.is_file()]:
@@ -36,15 +40,31 @@ def sources() -> dict[str, Path]:
             "Run this in a clone of Cygnet's repository.",
         )
     at_the_root = set(files.values())
-    for folder in ("shared", "space"):
-        for path in _files(CHECKOUT / folder):
-            if path not in at_the_root:
-                files[path.relative_to(CHECKOUT).as_posix()] = path
+    lying = (path for folder in FOLDERS for path in _files(CHECKOUT / folder))
+    for path in _tracked() if (CHECKOUT / ".git").exists() else lying:
+        if path not in at_the_root:
+            files[path.relative_to(CHECKOUT).as_posix()] = path
     return files
 
 
+def _tracked() -> Iterator[Path]:
+    """The files that git tracks, as they are in the folder now."""
+    listing = ["git", "ls-files", "-z", "--", *FOLDERS]
+    try:
+        done = subprocess.run(listing, cwd=CHECKOUT, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = os.fsdecode(getattr(error, "stderr", b"")).strip() or type(error).__name__
+        raise SpaceInvalid(
+            f"git does not say what it tracks in {CHECKOUT}: {said[:300]}",
+            "Correct that; without git's answer a file of your own could be published.",
+        ) from None
+    for name in filter(None, done.stdout.split(b"\0")):
+        if (path := CHECKOUT / os.fsdecode(name)).is_file():
+            yield path
+
+
 def _files(folder: Path) -> Iterator[Path]:
-    """The files below a folder; what Python and editors leave behind is passed over."""
+    """The files below a folder of what is no clone; what Python and editors leave behind is passed over."""
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name == "__pycache__":
             continue
@@ -89,14 +109,21 @@ def differences(folder: Path) -> Iterator[str]:
 
 def _same(source: Path, copy: Path) -> bool:
     if source == CHECKOUT / "space/README.md":
-        return source.read_bytes() == _PRELOAD.sub(b"", copy.read_bytes(), count=1)
+        return source.read_bytes() == _as_built(copy.read_bytes())
     return filecmp.cmp(source, copy, shallow=False)
 
 
+_CLIENT = re.compile(rb'(?<=Client\(")[\w.-]+/[\w.-]+(?="\))')
 _PRELOAD = re.compile(rb"\npreload_from_hub:(\n- .*)+")
 
 
-def with_preload(readme: str, lines: list[str]) -> str:
-    """A README whose front matter ends in what Spaces fetch when they build."""
-    head, closing, text = readme.partition("\n---\n")
-    return "\n- ".join([f"{head}\npreload_from_hub:", *lines]) + closing + text
+def published(readme: bytes, space: str, preload: list[str]) -> bytes:
+    """The README of one Space: with its name, and in the front matter what Spaces fetch when they build."""
+    head, closing, text = readme.partition(b"\n---\n")
+    fetched = "\n- ".join(["\npreload_from_hub:", *preload]) if preload else ""
+    return head + fetched.encode() + closing + _CLIENT.sub(space.encode(), text)
+
+
+def _as_built(readme: bytes) -> bytes:
+    """The same before it was published."""
+    return _CLIENT.sub(b"OWNER/NAME", _PRELOAD.sub(b"", readme, count=1))

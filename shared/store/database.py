@@ -64,7 +64,10 @@ CREATE TABLE deliveries (
 ) STRICT;
 CREATE INDEX deliveries_by_due ON deliveries (due);
 """
-_UPGRADES = (_SCHEMA_1, _SCHEMA_2)
+_SCHEMA_3 = """
+ALTER TABLE jobs ADD COLUMN attended INTEGER NOT NULL DEFAULT 0;
+"""
+_UPGRADES = (_SCHEMA_1, _SCHEMA_2, _SCHEMA_3)
 """Each brings a file from the version that is its place here to the next. Never change one that
 was released: append."""
 

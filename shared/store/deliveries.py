@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from shared.store.database import Database
 from shared.store.records import Delivery
@@ -24,20 +24,21 @@ class Deliveries:
                 (self._now(), job),
             )
 
-    def due(self, limit: int) -> list[Delivery]:
-        """Those whose time has come, the longest due first."""
+    def due(self, limit: int, but: Collection[str] = ()) -> list[Delivery]:
+        """Those whose time has come, the longest due first; none of the jobs `but`."""
         with self._db.reading() as db:
             rows = db.execute(
                 "SELECT job, webhook AS url, deliveries.attempts FROM deliveries"
-                " JOIN jobs ON id = job WHERE due <= ? ORDER BY due LIMIT ?",
-                (self._now(), limit),
+                f" JOIN jobs ON id = job WHERE due <= ? AND {_not_in(but)} ORDER BY due LIMIT ?",
+                (self._now(), *but, limit),
             ).fetchall()
         return [Delivery(**row) for row in rows]
 
-    def wait(self) -> float | None:
-        """Seconds until the next one is due; None if there is none."""
+    def wait(self, but: Collection[str] = ()) -> float | None:
+        """Seconds until the next one is due, apart from the jobs `but`; None if there is none."""
         with self._db.reading() as db:
-            [due] = db.execute("SELECT min(due) FROM deliveries").fetchone()
+            query = f"SELECT min(due) FROM deliveries WHERE {_not_in(but)}"
+            [due] = db.execute(query, (*but,)).fetchone()
         return None if due is None else max(0.0, due - self._now())
 
     def put_off(self, job: str, seconds: float) -> None:
@@ -52,3 +53,7 @@ class Deliveries:
         """It was delivered, or is given up."""
         with self._db.transaction() as db:
             db.execute("DELETE FROM deliveries WHERE job = ?", (job,))
+
+
+def _not_in(jobs: Collection[str]) -> str:
+    return f"job NOT IN ({', '.join('?' * len(jobs))})"

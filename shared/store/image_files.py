@@ -18,7 +18,7 @@ class ImageFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        check_folder(folder)
+        check_folder(folder, private=True)
 
     def write(self, image: StoredImage, data: bytes) -> None:
         write_atomically(self._path(image), data, force=True)

@@ -30,6 +30,8 @@ class Terms:
     """Gives way to the others."""
     webhook: str | None = None
     """The address to tell when the job has ended."""
+    attended: bool = False
+    """Its caller waits on a connection: when that is gone, nobody wants it."""
 
 
 PLAIN = Terms()

@@ -79,7 +79,8 @@ class Store:
                 job = secrets.token_hex(16)
                 db.execute(
                     "INSERT INTO jobs (id, owner, status, request, created, idempotency_key,"
-                    " fingerprint, batch, webhook) VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?)",
+                    " fingerprint, batch, webhook, attended)"
+                    " VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?)",
                     (job, owner, wanted, self._now(), *dataclasses.astuple(terms)),
                 )
                 return self.job(job)
@@ -162,11 +163,18 @@ class Store:
             )
 
     def recover(self) -> None:
-        """Let the jobs that ran when the last process died wait again, at their old places."""
+        """Let the jobs that ran when the last process died wait again, at their old places; end
+        those whose callers' connections died with it."""
         with self._db.transaction() as db:
-            rows = db.execute("SELECT id, attempts FROM jobs WHERE status = 'running'").fetchall()
+            rows = db.execute(
+                "SELECT id, attempts, attended FROM jobs WHERE status = 'running'"
+                " OR (status = 'queued' AND attended)"
+            ).fetchall()
             for row in rows:
-                if row["attempts"] < MAX_ATTEMPTS:
+                if row["attended"]:
+                    message = "The server died while its caller waited."
+                    self.fail(row["id"], Cancelled(message, "Send it again if you still want it."))
+                elif row["attempts"] < MAX_ATTEMPTS:
                     db.execute("UPDATE jobs SET status = 'queued' WHERE id = ?", (row["id"],))
                 else:
                     message = f"The server died {MAX_ATTEMPTS} times while this job ran."

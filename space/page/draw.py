@@ -30,7 +30,7 @@ def drawing(workshop: Workshop) -> Any:
             fields["seed"] = form.random_seed()
         try:
             request = parse_request(fields)
-            async with aclosing(_draw(workshop, request, owner_of(browser, token))) as shows:
+            async with aclosing(_draw(workshop, request, browser, token)) as shows:
                 async for show in shows:
                     yield show
         except CygnetError as error:
@@ -39,12 +39,15 @@ def drawing(workshop: Workshop) -> Any:
     return draw
 
 
-async def _draw(workshop: Workshop, request: GenerationRequest, owner: str) -> Shows:
+async def _draw(
+    workshop: Workshop, request: GenerationRequest, browser: gr.Request, token: str
+) -> Shows:
+    owner = owner_of(browser, token)
     stage = Stage(request)
     images: dict[int, bytes] = {}
     yield stage.html(), "", request.seed
     async with (
-        aclosing(workshop.events(request)) as events,
+        aclosing(workshop.events(request, browser)) as events,
         aclosing(gathered(events, stage.pause)) as groups,
     ):
         async for group in groups:
@@ -70,4 +73,5 @@ async def _shown(
     """The finished image, on the disk before it is shown, so that a stop loses nothing."""
     picture = await workshop.keep(event.image, owner)
     alone = request.for_image(event.index)
-    return Shown(alone, workshop.file(event.image, alone), picture.id if picture else "")
+    file = await workshop.source(event.image, alone)
+    return Shown(alone, file, picture.id if picture else "")

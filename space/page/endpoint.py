@@ -7,6 +7,7 @@ file of Gradio's, which holds the original bytes. An error is Gradio's, with our
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -25,17 +26,19 @@ from space.page.workshop import Workshop
 def add_endpoint(page: gr.Blocks, workshop: Workshop, concurrency: int) -> None:
     """Add `/generate` to the page that is being built."""
 
-    async def generate(*values: Any) -> AsyncGenerator[dict[str, Any], None]:
+    async def generate(browser: gr.Request, *values: Any) -> AsyncGenerator[dict[str, Any], None]:
         given = dict(zip(GenerationRequest.model_fields, values, strict=True))
         try:
             request = parse_request(given)
-            async with aclosing(workshop.events(request)) as events:
+            async with aclosing(workshop.events(request, browser)) as events:
                 async for event in events:
-                    yield event_json(workshop, event, request)
+                    yield await event_json(workshop, event, request)
         except CygnetError as error:
             raise gradio_error(error) from None
 
-    parameters = [_parameter(name, field) for name, field in GenerationRequest.model_fields.items()]
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter("browser", kind, annotation=gr.Request)]  # Gradio gives it
+    parameters += [_parameter(*field) for field in GenerationRequest.model_fields.items()]
     signature = inspect.Signature(parameters, return_annotation=dict)
     vars(generate)["__signature__"] = signature  # what Gradio describes, and takes by name
     generate.__annotations__ = {one.name: one.annotation for one in parameters}
@@ -51,11 +54,14 @@ def add_endpoint(page: gr.Blocks, workshop: Workshop, concurrency: int) -> None:
         vars(shown)["_api_info"]["additional_description"] = field.description
 
 
-def event_json(workshop: Workshop, event: Event, request: GenerationRequest) -> dict[str, Any]:
+async def event_json(
+    workshop: Workshop, event: Event, request: GenerationRequest
+) -> dict[str, Any]:
     """The event as JSON, its image as a file that Gradio serves byte for byte."""
     if not isinstance(event, ImageReady):
         return event.model_dump(mode="json")
-    path = workshop.file(event.image, request.for_image(event.index))
+    alone = request.for_image(event.index)
+    path = await asyncio.to_thread(workshop.file, event.image, alone)
     file = FileData(path=path, orig_name=Path(path).name)
     return event.model_dump(mode="json", exclude={"image"}) | {"image": file.model_dump()}
 

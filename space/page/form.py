@@ -56,7 +56,9 @@ class Form:
             elem_id="no-weights",
         )
         with gr.Row(elem_id="press"):
-            self.draw = gr.Button("Draw", variant="primary", elem_id="draw", size="lg")
+            self.draw = gr.Button(
+                "Draw", variant="primary", elem_id="draw", size="lg", interactive=False
+            )
             self.stop = gr.Button("Stop", variant="stop", elem_id="stop", size="lg")
         with gr.Row(elem_classes="fields"):
             self.size = gr.Dropdown(**_sizes(default), label="Size", min_width=130, elem_id="size")
@@ -146,7 +148,7 @@ def fill(request: GenerationRequest) -> list[Any]:
 
 def unchanged() -> list[Any]:
     """No update for any of `Form.settings`."""
-    return [gr.skip()] * 11
+    return [gr.skip()] * (len(FIELDS) + 1)
 
 
 def fresh() -> list[Any]:

@@ -15,6 +15,7 @@ import gradio as gr
 
 from shared.contract import (
     GenerationRequest,
+    GenerationResult,
     clean_text,
     collect,
     number_from_text,
@@ -41,6 +42,9 @@ EXAMPLES = {
 MOST_CELLS = 36
 _AT_ONCE = 4
 
+Cell = tuple[int, int]
+"""Its row and its column."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -48,7 +52,7 @@ class Plan:
 
     columns: tuple[str, ...]
     rows: tuple[str, ...]
-    cells: dict[tuple[int, int], GenerationRequest]
+    cells: dict[Cell, GenerationRequest]
 
     @property
     def first(self) -> GenerationRequest:
@@ -123,7 +127,9 @@ class Grid:
             self._rows = gr.Textbox("", label="Values of the rows", scale=3)
         estimate = part(elem_id="estimate")
         with gr.Row(elem_id="grid-press"):
-            start = gr.Button("Draw the grid", variant="primary", elem_id="draw-grid")
+            self.start = gr.Button(
+                "Draw the grid", variant="primary", elem_id="draw-grid", interactive=False
+            )
             stop = gr.Button("Stop", variant="stop", elem_id="stop-grid")
         said = part(elem_id="grid-said")
         sheet = part(elem_id="sheet")
@@ -133,7 +139,7 @@ class Grid:
         asking = [*asked.parts, self._across, self._columns, self._down, self._rows]
         changes = [part.change for part in asking]
         gr.on(changes, self.estimate, asking, estimate, trigger_mode="always_last", **QUIET)
-        drawn = start.click(
+        drawn = self.start.click(
             self.draw,
             [kept, *asking],
             [sheet, said],
@@ -172,29 +178,31 @@ class Grid:
         """Yields the sheet, more complete each time, and a notice."""
         try:
             planned = _read(values)
-            files: dict[tuple[int, int], str] = {}
-            images: dict[tuple[int, int], bytes] = {}
+            files: dict[Cell, str] = {}
+            images: dict[Cell, bytes] = {}
             yield _sheet(planned, files), ""
-            async with aclosing(self._draw(planned)) as drawn:
-                async for cell, image in drawn:
-                    await self._workshop.keep(image, owner_of(browser, token))
+            async with aclosing(self._draw(planned, browser)) as drawn:
+                async for cell, image, result in drawn:
+                    await self._workshop.keep(image, owner_of(browser, token), result)
                     images[cell] = image
-                    files[cell] = self._workshop.file(image, planned.cells[cell])
+                    files[cell] = await self._workshop.source(image, planned.cells[cell])
                     yield _sheet(planned, files), gr.skip()
-            yield _sheet(planned, files, self._sheet_file(planned, images)), gr.skip()
+            yield _sheet(planned, files, await self._whole(planned, images)), gr.skip()
         except CygnetError as error:
             yield gr.skip(), error_notice(error)
 
-    async def _draw(self, planned: Plan) -> AsyncGenerator[tuple[tuple[int, int], bytes], None]:
+    async def _draw(
+        self, planned: Plan, browser: gr.Request
+    ) -> AsyncGenerator[tuple[Cell, bytes, GenerationResult], None]:
         """Cells with their images as they are ready; the first error ends all."""
         turns = asyncio.Semaphore(_AT_ONCE)
 
         async def one(
-            cell: tuple[int, int], request: GenerationRequest
-        ) -> tuple[tuple[int, int], bytes]:
+            cell: Cell, request: GenerationRequest
+        ) -> tuple[Cell, bytes, GenerationResult]:
             async with turns:
-                _, [image] = await collect(self._workshop.events(request))
-            return cell, image
+                result, [image] = await collect(self._workshop.events(request, browser))
+            return cell, image, result
 
         tasks = [asyncio.create_task(one(*item)) for item in planned.cells.items()]
         try:
@@ -206,11 +214,12 @@ class Grid:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _sheet_file(self, planned: Plan, images: dict[tuple[int, int], bytes]) -> str:
+    async def _whole(self, planned: Plan, images: dict[Cell, bytes]) -> str:
         first = planned.first
         size = (first.width, first.height)
-        png = draw_sheet(images, planned.columns, planned.rows, size, first.prompt)
-        return self._workshop.file(png, first.model_copy(update={"output_format": "png"}))
+        labels = planned.columns, planned.rows
+        png = await asyncio.to_thread(draw_sheet, images, *labels, size, first.prompt)
+        return await self._workshop.source(png, first.model_copy(update={"output_format": "png"}))
 
 
 def _read(values: Sequence[Any]) -> Plan:
@@ -221,7 +230,7 @@ def _read(values: Sequence[Any]) -> Plan:
     return plan(fields, (across, columns), (down, rows))
 
 
-def _sheet(planned: Plan, files: dict[tuple[int, int], str], whole: str = "") -> str:
+def _sheet(planned: Plan, files: dict[Cell, str], whole: str = "") -> str:
     """The grid as a table, and the contact sheet to download once it is whole."""
     head = "".join(f'<th scope="col">{html.escape(label)}</th>' for label in planned.columns)
     body = ""
@@ -240,7 +249,7 @@ def _sheet(planned: Plan, files: dict[tuple[int, int], str], whole: str = "") ->
 <p class="facts" role="status">{count}{link}</p>"""
 
 
-def _cell(planned: Plan, files: dict[tuple[int, int], str], cell: tuple[int, int]) -> str:
+def _cell(planned: Plan, files: dict[Cell, str], cell: Cell) -> str:
     request = planned.cells[cell]
     if cell not in files:
         return f'<td><div style="aspect-ratio: {request.width} / {request.height}"></div></td>'

@@ -1,7 +1,7 @@
 """What a call to the page has to show before Gradio reads it: the host's name, a key, a sane size.
 
 The rules are the API's. A program sends its key as the API wants it; a browser is asked for it once,
-and keeps it in a cookie that scripts cannot read and other sites cannot send.
+and keeps it in a cookie that scripts cannot read and that other sites cannot use.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Guard:
             request.state.owner = self._owner(request, _key(request))
         except Unauthorised as error:
             if "text/html" in request.headers.get("accept", ""):
-                return RedirectResponse("/login", HTTPStatus.SEE_OTHER)
+                return RedirectResponse(f"/login?next={_here(request)}", HTTPStatus.SEE_OTHER)
             return answer(request, error)
         except CygnetError as error:
             return answer(request, error)
@@ -110,15 +110,29 @@ class Guard:
         except Unauthorised:
             page = LOGIN.replace("<!-- wrong -->", _WRONG)
             return HTMLResponse(page, HTTPStatus.UNAUTHORIZED)
-        response = RedirectResponse("/", HTTPStatus.SEE_OTHER)
+        response = RedirectResponse(_next(request), HTTPStatus.SEE_OTHER)
+        # Lax: a link from elsewhere opens the page. Gradio answers scripts of any origin, but with no
+        # call that does something, each of which is a POST, does a browser send this for another site.
         response.set_cookie(
             COOKIE,
             quote(given[:_LONGEST_KEY]),
             httponly=True,
-            samesite="strict",
+            samesite="lax",
             secure=request.url.scheme == "https",
         )
         return response
+
+
+def _here(request: Request) -> str:
+    """The path and query that were asked for, to come back to."""
+    query = f"?{request.url.query}" if request.url.query else ""
+    return quote(request.url.path + query, safe="")
+
+
+def _next(request: Request) -> str:
+    """Where the login leads: within this server, whatever the link says that led to it."""
+    path = request.query_params.get("next", "/")
+    return path if path.startswith("/") and not path.startswith(("//", "/\\")) else "/"
 
 
 def _key(request: Request) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from shared.contract import GenerationRequest, parse_request
-from shared.errors import CygnetError
+from shared.errors import CygnetError, InvalidRequest, NotFound, UnreadableImage
 from shared.gallery import Picture
 from shared.images import thumbnail
 from space.page import stage
@@ -21,6 +21,7 @@ from space.page.workshop import Workshop
 PAGE = 48
 STRIP = 12
 _SIDE = 256  # pixels of a thumbnail
+_MOST_SMALL = 10_000  # thumbnails that are remembered
 
 
 class History:
@@ -37,9 +38,15 @@ class History:
 
     async def search(
         self, browser: gr.Request, token: str, text: str, limit: int
-    ) -> tuple[str, gr.Button]:
-        """The pictures that have every word of `text`, and whether there may be more."""
-        return await asyncio.to_thread(self._search, owner_of(browser, token), text, limit)
+    ) -> tuple[str, gr.Button, int]:
+        """The pictures that have every word of `text`, whether there may be more, and `limit`."""
+        found = await asyncio.to_thread(self._search, owner_of(browser, token), text, limit)
+        return *found, limit
+
+    async def search_more(
+        self, browser: gr.Request, token: str, text: str, limit: int
+    ) -> tuple[str, gr.Button, int]:
+        return await self.search(browser, token, text, limit + PAGE)
 
     async def show(self, browser: gr.Request, token: str, event: gr.EventData) -> tuple[Any, Any]:
         """The stage with the picture that was pressed, and a notice."""
@@ -83,8 +90,8 @@ class History:
             try:
                 shown = Shown(parse_request(picture.request), "", picture.id)
                 found.append((shown, self._thumbnail(picture, shown.request)))
-            except CygnetError:  # its file was deleted, or its checkpoint is no longer known
-                continue
+            except (NotFound, InvalidRequest, UnreadableImage):
+                continue  # its file was deleted or damaged, or its checkpoint is no longer known
         return found
 
     def _thumbnail(self, picture: Picture, request: GenerationRequest) -> str:
@@ -94,6 +101,8 @@ class History:
             small = thumbnail(self._gallery.read(picture), _SIDE)
             jpeg = request.model_copy(update={"output_format": "jpeg"})
             file = self._small[picture.id] = self._workshop.file(small, jpeg)
+            if len(self._small) > _MOST_SMALL:
+                self._small.pop(next(iter(self._small)), None)
         return file
 
     def _shown(self, key: str, owner: str) -> tuple[Shown, str]:

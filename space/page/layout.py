@@ -43,7 +43,7 @@ def create_page(workshop: Workshop, concurrency: int = 16, max_queued: int = 64)
                     strip = part(elem_id="strip")
                     beforehand = part(examples.buttons(), elem_id="examples")
             with gr.Tab("Grid", id="grid"):
-                Grid(workshop, asked, kept, concurrency)
+                grid = Grid(workshop, asked, kept, concurrency)
             with gr.Tab("History", id="history") as history_tab:
                 words = gr.Textbox(
                     label="Search your pictures",
@@ -51,7 +51,7 @@ def create_page(workshop: Workshop, concurrency: int = 16, max_queued: int = 64)
                     elem_id="search",
                 )
                 wall = part(elem_id="wall")
-                limit = gr.State(history.PAGE)
+                limit, one_page = gr.State(history.PAGE), gr.State(history.PAGE)
                 more = gr.Button("Show more", size="sm", visible=False)
         add_endpoint(page, workshop, concurrency)
 
@@ -81,17 +81,17 @@ def create_page(workshop: Workshop, concurrency: int = 16, max_queued: int = 64)
         strip.show(past.show, kept, [on_stage, said], **QUIET)
         beforehand.example(_example, None, [on_stage, said, *asked.settings], **QUIET)
 
-        searching = [past.search, [kept, words, limit], [wall, more]]
-        history_tab.select(*searching, **QUIET)
-        limit.change(*searching, **QUIET)
-        words.change(*searching, trigger_mode="always_last", **QUIET)
-        more.click(lambda number: number + history.PAGE, limit, limit, **QUIET)
+        found = [wall, more, limit]
+        history_tab.select(past.search, [kept, words, limit], found, **QUIET)
+        words.change(
+            past.search, [kept, words, one_page], found, trigger_mode="always_last", **QUIET
+        )
+        more.click(past.search_more, [kept, words, limit], found, **QUIET)
         wall.show(past.show, kept, [on_stage, said], **QUIET).then(
             lambda: gr.Tabs(selected="draw"), None, tabs, **QUIET
         )
-        page.load(_arrive, kept, [kept, said, *asked.settings], **QUIET).then(
-            past.strip, kept, strip, **QUIET
-        )
+        arrived = [kept, asked.draw, grid.start, said, *asked.settings]
+        page.load(_arrive, kept, arrived, **QUIET).then(past.strip, kept, strip, **QUIET)
     page.temp_file_sets.append(workshop.files)
     return page.queue(max_size=max_queued)
 
@@ -105,8 +105,9 @@ LIVE: dict[str, Any] = {
 
 
 def _arrive(browser: gr.Request, kept: str) -> list[Any]:
-    """The visitor's token, and the settings of the link that led here."""
-    return [token(kept), *restore.from_link(browser.query_params)]
+    """The visitor's token, leave to draw for whoever has one, and the settings of the link."""
+    leave = gr.Button(interactive=True)
+    return [token(kept), leave, leave, *restore.from_link(browser.query_params)]
 
 
 def _use(event: gr.EventData) -> list[Any]:

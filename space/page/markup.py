@@ -13,6 +13,7 @@ import gradio as gr
 
 from shared.contract import GenerationRequest
 from shared.errors import CygnetError
+from space.page.workshop import file_name
 
 PRESSED = (Path(__file__).parent / "pressed.js").read_text()
 
@@ -24,7 +25,10 @@ def part(value: str = "", *, elem_id: str) -> gr.HTML:
 
 @dataclass(frozen=True)
 class Shown:
-    """One finished picture on the page: `request` makes it alone; `key` is its id in the gallery."""
+    """One finished picture on the page: `request` makes it alone; `key` is its id in the gallery.
+
+    `file` is Gradio's, or the picture itself as a data URL.
+    """
 
     request: GenerationRequest
     file: str
@@ -33,7 +37,7 @@ class Shown:
 
 def address(file: str) -> str:
     """Relative, so that it holds behind any proxy."""
-    return f"gradio_api/file={quote(file)}"
+    return file if file.startswith("data:") else f"gradio_api/file={quote(file)}"
 
 
 def link(request: GenerationRequest) -> str:
@@ -64,7 +68,7 @@ def picture(shown: Shown) -> str:
     """A finished picture with what can be done with it."""
     request = shown.request
     source = html.escape(address(shown.file))
-    name = html.escape(Path(shown.file).name)
+    name = html.escape(file_name(request))
     remove = _act("remove", "Remove", "out of the history, its file included") if shown.key else ""
     return f"""<figure style="{frame(request)}" data-request="{_json(request)}"
  data-key="{html.escape(shown.key)}">

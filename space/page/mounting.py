@@ -24,7 +24,8 @@ HEAD = Path(__file__).parent / "head.html"
 
 def mount_page(app: FastAPI, backend: Backend, gallery: Gallery, options: ApiOptions) -> None:
     """Serve the page at `/`, behind the routes that `app` has already."""
-    page = create_page(Workshop(backend, gallery), options.concurrency, options.max_queued)
+    workshop = Workshop(backend, gallery, app.state.rate_limit.take)  # the API's, not one more
+    page = create_page(workshop, options.concurrency, options.max_queued)
     gr.mount_gradio_app(
         app,
         page,

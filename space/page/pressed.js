@@ -9,8 +9,12 @@ element.addEventListener('click', async (event) => {
     localStorage.setItem('cygnet-shade', dark ? 'light' : 'dark');
     document.body.classList.toggle('dark', !dark);
   } else if (act === 'link') {
-    await navigator.clipboard.writeText(pressed.href);
-    pressed.textContent = 'Copied';
+    try {
+      await navigator.clipboard.writeText(pressed.href);
+      pressed.textContent = 'Copied';
+    } catch {  // there is no clipboard on plain http, and in a frame it may be forbidden
+      open(pressed.href);
+    }
   } else {
     const {request, key} = {...pressed.closest('[data-request]')?.dataset, ...pressed.dataset};
     trigger(act, {request, key});

@@ -21,6 +21,11 @@ def token(kept: object) -> str:
     return kept if isinstance(kept, str) and TOKEN.fullmatch(kept) else secrets.token_hex(16)
 
 
+def key_of(request: gr.Request) -> str:
+    """By what the API's limits count the caller: the key or, where none is asked for, all as one."""
+    return getattr(request.state, "owner", None) or ""
+
+
 def owner_of(request: gr.Request, kept: object) -> str:
     """The owner in the gallery: what the guard found, else a digest of the browser's token.
 

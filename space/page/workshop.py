@@ -3,37 +3,49 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from pathlib import Path
 
+import gradio as gr
 from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 
 from shared.backends import Backend
 from shared.contract import Done, Event, GenerationRequest, GenerationResult
 from shared.errors import CygnetError, InternalError
+from shared.files import clear_errors
 from shared.gallery import Gallery, Picture
 from shared.images import SUFFIXES
 from shared.outputs import slug
 from space.page.pace import Pace
+from space.page.visitor import key_of
 
 log = logging.getLogger(__name__)
 
 
 class Workshop:
-    """Draws, keeps, and measures. The gallery may fail; a picture is shown all the same."""
+    """Draws, keeps, and measures. The gallery may fail; a picture is shown all the same.
 
-    def __init__(self, backend: Backend, gallery: Gallery) -> None:
+    `limit` counts a generation for a key, and raises `RateLimited`.
+    """
+
+    def __init__(self, backend: Backend, gallery: Gallery, limit: Callable[[str], None]) -> None:
         self.backend = backend
         self.gallery = gallery
+        self._limit = limit
         self.pace = Pace()
         self.files: set[str] = set()
-        """Those that Gradio serves, and deletes when they are a day old."""
+        """Those that Gradio serves; when they are a day old it deletes them, and takes them out."""
 
-    async def events(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+    async def events(
+        self, request: GenerationRequest, browser: gr.Request
+    ) -> AsyncGenerator[Event, None]:
         """The backend's, until the work is done. Raises `CygnetError` for whatever goes wrong."""
         try:
+            self._limit(key_of(browser))
             async with aclosing(self.backend.generate(request)) as events:
                 async for event in events:
                     yield event
@@ -59,8 +71,25 @@ class Workshop:
             return None
 
     def file(self, image: bytes, request: GenerationRequest) -> str:
-        """Where Gradio serves the file `image` from, byte for byte; it is named after its prompt."""
-        name = f"{slug(request.prompt)}-{request.seed}{SUFFIXES[request.output_format]}"
-        path = save_bytes_to_cache(image, name, get_upload_folder())
+        """Where Gradio serves the file `image` from, byte for byte.
+
+        Raises `DiskFull` or `OutputUnwritable`.
+        """
+        folder = get_upload_folder()
+        with clear_errors(Path(folder)):
+            path = save_bytes_to_cache(image, file_name(request), folder)
         self.files.add(path)
         return path
+
+    async def source(self, image: bytes, request: GenerationRequest) -> str:
+        """Where the page has a new picture from: that file or, without room for one, itself."""
+        try:
+            return await asyncio.to_thread(self.file, image, request)
+        except CygnetError as error:
+            log.error("a picture could not be served as a file: %s", error)
+            return f"data:image/{request.output_format};base64,{base64.b64encode(image).decode()}"
+
+
+def file_name(request: GenerationRequest) -> str:
+    """After its prompt and its seed."""
+    return f"{slug(request.prompt)}-{request.seed}{SUFFIXES[request.output_format]}"

@@ -78,6 +78,10 @@ def test_a_file_of_someone_else_is_not_replaced(folder: Path, capsys: Capture) -
     assert run("out") == 2
     assert "out/gallery.html exists and is not ours" in capsys.readouterr().err
     assert (folder / "out/gallery.html").read_text() == "<p>mine"
+    (folder / "out/gallery.html").unlink()
+    (folder / "out/gallery.html").mkdir()
+    assert run("out") == 2
+    assert "out/gallery.html exists and is not ours" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["missing", "empty", "file.png", "x" * 5000])
@@ -119,6 +123,12 @@ def test_many_pictures_take_several_sheets(
         "out/contact-sheet-2.png",
         "out/contact-sheet-3.png",
     ]
+    for number in range(8, 20):
+        (folder / f"out/{number:02d}.png").unlink()
+    (folder / "out/contact-sheet-3.png").write_bytes(b"somebody else's")
+    assert run("out") == 0
+    assert not (folder / "out/contact-sheet-2.png").exists()
+    assert (folder / "out/contact-sheet-3.png").exists()
 
 
 @pytest.mark.parametrize("prompt", ["狐", "\u202eabc", "a" * 2000, "\u0301" * 50, "🦊 fox"])

@@ -83,7 +83,8 @@ def serve(tmp_path: Path) -> Serve:
 
     @contextlib.asynccontextmanager
     async def run(backend: FakeBackend, **options: Any) -> AsyncIterator[Server]:
-        app = create_api(backend, Store(tmp_path / "data"), ApiOptions(**options))
+        settings: dict[str, Any] = {"hosts": ("127.0.0.1",)} | options
+        app = create_api(backend, Store(tmp_path / "data"), ApiOptions(**settings))
         server = UvicornServer(app)
         with listen("127.0.0.1", 0) as listener:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import AsyncIterator
 from io import BytesIO
 from typing import Any
@@ -101,6 +103,34 @@ async def test_a_wrong_path_or_method_is_a_problem_too(server: Server) -> None:
         assert (answer.status_code, problem(answer)["code"]) == (status, "invalid_call")
 
 
+async def test_a_fault_of_ours_is_logged_and_told_as_one_with_the_calls_id(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError("a secret")
+
+    monkeypatch.setattr(server.runner, "job", broken)
+    with caplog.at_level(logging.INFO, "shared.api.request_log"):
+        answer = await server.client.get("/v1/jobs/x", headers={"X-Request-Id": "mine"})
+    told = problem(answer)
+    assert (answer.status_code, told["code"]) == (500, "internal_error")
+    assert told["request_id"] == "mine"
+    assert "a secret" not in answer.text
+    calls = [vars(record)["fields"] for record in caplog.records if record.message == "call"]
+    assert [(call["request_id"], call["status"]) for call in calls] == [("mine", 500)]
+    counted = (await server.client.get("/metrics")).text
+    assert 'route="/v1/jobs/{job}",status="500"} 1.0' in counted
+
+
+async def test_the_reference_loads_nothing_from_elsewhere(server: Server) -> None:
+    page = (await server.client.get("/docs")).text
+    named = re.findall(r"""(?:src|href|url)["']?[=:] *["']([^"']+)""", page)
+    assert {"/openapi.json", "/static-offline-docs/swagger-ui-bundle.js"} < set(named)
+    for path in named:
+        assert path.startswith("/") and (await server.client.get(path)).status_code == 200
+    assert "//" not in page.replace("window.location.origin + '/", "")
+
+
 async def test_with_keys_every_call_that_shows_or_does_something_needs_one(serve: Serve) -> None:
     keys = ("first-key", "second-key")
     async with serve(FakeBackend(), keys=keys) as server:
@@ -124,7 +154,9 @@ async def test_with_keys_every_call_that_shows_or_does_something_needs_one(serve
         for key in keys:
             headers = {"Authorization": f"Bearer {key}"}
             assert (await server.client.get("/v1/jobs", headers=headers)).status_code == 200
-        assert (await server.client.get("/healthz")).status_code == 200
+        for path in ("/healthz", "/readyz"):
+            for method in ("GET", "HEAD"):
+                assert (await server.client.request(method, path)).status_code == 200
     assert "first-key" not in repr(server.runner.options)
 
 
@@ -139,6 +171,16 @@ async def test_a_key_sees_its_own_jobs_and_images_only(serve: Serve) -> None:
             assert (await server.client.get(path, headers=two)).status_code == 404
         assert (await server.client.delete(f"/v1/jobs/{job['id']}", headers=two)).status_code == 404
         assert (await server.client.get("/v1/jobs", headers=two)).json()["data"] == []
+
+
+async def test_where_strangers_may_call_a_job_is_for_who_knows_its_id(serve: Serve) -> None:
+    async with serve(FakeBackend(), hosts=()) as server:
+        job = await server.ended((await server.post())["id"])
+        listed = await server.client.get("/v1/jobs")
+        assert (listed.status_code, problem(listed)["code"]) == (401, "unauthorised")
+        assert job["id"] not in listed.text and "Keep the id" in listed.text
+        assert (await server.client.get(f"/v1/jobs/{job['id']}")).json() == job
+    assert len(bytes.fromhex(job["id"])) == 16
 
 
 async def test_a_host_name_that_is_not_the_servers_is_refused(serve: Serve) -> None:

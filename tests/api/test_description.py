@@ -27,11 +27,14 @@ KEY = "a-key-of-the-tests"
 AUTHORIZATION = {"Authorization": f"Bearer {KEY}"}
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server with a key, in a thread of its own: schemathesis calls are not asynchronous."""
+@pytest.fixture(
+    scope="module", params=[{"keys": (KEY,)}, {"hosts": ("127.0.0.1",)}], ids=["a key", "hosts"]
+)
+def url(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A server in a thread of its own: schemathesis calls are not asynchronous."""
     store = Store(tmp_path_factory.mktemp("data"))
-    server = Server(create_api(FakeBackend(), store, ApiOptions(keys=(KEY,), max_queued=10_000)))
+    options = ApiOptions(**request.param, max_queued=10_000)
+    server = Server(create_api(FakeBackend(), store, options))
     with listen("127.0.0.1", 0) as listener:
         serving = server._serve([listener])  # `serve` takes signals, which a thread gets none of
         thread = threading.Thread(target=asyncio.run, args=[serving])

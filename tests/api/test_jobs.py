@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from shared.api import chores
 from shared.backends.fake import FakeBackend
 from shared.contract import Done, Event, ImageReady, Step, parse_request
 from shared.errors import DiskFull, OutOfMemory
@@ -372,6 +373,28 @@ async def test_on_a_full_disk_new_work_is_refused_and_what_runs_is_run_again(
         assert (done["status"], len(done["images"])) == ("succeeded", 1)
 
 
+async def test_what_a_full_disk_left_unsaid_is_recorded_when_there_is_room_again(
+    serve: Serve, backend: HeldBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise DiskFull("No room.", "Make some.")
+
+    monkeypatch.setattr(chores, "_PRUNE_SECONDS", 0)
+    async with serve(backend) as server:
+        job = await server.post()
+        with monkeypatch.context() as disk:
+            for method in ("record", "fail"):
+                disk.setattr(server.runner.store, method, full)
+            backend.go.set()
+            with pytest.raises(DiskFull):
+                await server.runner.ended(job["id"])
+        while server.runner.store.job(job["id"]).status == "running":
+            await asyncio.sleep(0)
+        with pytest.raises(DiskFull):
+            await server.runner.ended(job["id"])
+        assert (await server.ended(job["id"]))["status"] == "failed"
+
+
 async def test_a_disk_that_is_full_refuses_and_with_room_again_takes_and_has_lost_nothing(
     serve: Serve,
 ) -> None:
@@ -391,7 +414,6 @@ async def test_a_disk_that_is_full_refuses_and_with_room_again_takes_and_has_los
             db.execute("PRAGMA max_page_count = 1073741823")
         again = await server.ended((await server.post())["id"])
         assert again["status"] == "succeeded"
-    async with serve(FakeBackend()) as server:  # runs again what could not be ended
         for job in accepted:
             assert (await server.ended(job))["status"] in ("succeeded", "failed")
 

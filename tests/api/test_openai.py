@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import httpx
@@ -13,7 +13,7 @@ import pytest
 
 from shared.api.openai_wire import read_call
 from shared.backends.fake import FakeBackend
-from shared.contract import Event, Step, parse_request
+from shared.contract import Event, GenerationRequest, Step, parse_request
 from shared.errors import InvalidRequest, OutOfMemory
 from shared.images import read_recipe
 from tests.api.conftest import HeldBackend, Serve, Server
@@ -84,24 +84,65 @@ async def test_an_image_can_be_fetched_from_its_url(
     assert read_recipe(found.content).fields["prompt"] == "a fox"
 
 
-async def test_a_stream_shows_partial_images_and_then_each_image(
-    client: openai.AsyncOpenAI, backend: HeldBackend
-) -> None:
-    backend.go.set()
-    stream = await client.images.generate(
-        prompt="a fox", n=2, stream=True, partial_images=2, extra_body={"seed": 7, "steps": 6}
-    )
-    events: list[Any] = [event async for event in stream]
+class Watched(FakeBackend):
+    """Takes the last step of each image once a preview of it was `seen`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = asyncio.Semaphore(0)
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        async for event in super().generate(request):
+            if isinstance(event, Step) and event.step == event.steps:
+                await self.seen.acquire()
+            yield event
+
+
+STREAMED: dict[str, Any] = {
+    "prompt": "a fox",
+    "n": 2,
+    "stream": True,
+    "partial_images": 1,
+    "extra_body": {"seed": 7, "steps": 2},
+}
+
+
+def check_streamed(events: list[Any]) -> None:
     kinds = [event.type.removeprefix("image_generation.") for event in events]
-    partials = [event for event in events if event.type.endswith("partial_image")]
-    images = [event for event in events if event.type.endswith("completed")]
-    # A preview that came late is left out, so that there may be fewer than were asked for.
-    assert len(partials) <= 4 and kinds[-1] == "completed"
-    assert all(event.partial_image_index in (0, 1) for event in partials)
-    assert all(file(event).startswith(b"\xff\xd8") for event in partials)
-    assert [event.model_extra["seed"] for event in images] == [7, 8]
-    assert [read_recipe(file(event)).fields["seed"] for event in images] == [7, 8]
-    assert ours(images[-1])["result"]["seeds"] == [7, 8]
+    assert kinds == ["partial_image"] * 2 + ["completed"] * 2
+    assert all(event.partial_image_index == 0 for event in events[:2])
+    assert all(file(event).startswith(b"\xff\xd8") for event in events[:2])
+    assert [event.model_extra["seed"] for event in events[2:]] == [7, 8]
+    assert [read_recipe(file(event)).fields["seed"] for event in events[2:]] == [7, 8]
+    assert ours(events[-1])["result"]["seeds"] == [7, 8]
+
+
+async def test_a_stream_shows_partial_images_and_then_each_image(serve: Serve) -> None:
+    backend, events = Watched(), []
+    async with (
+        serve(backend) as server,
+        openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=30) as client,
+    ):
+        async for event in await client.images.generate(**STREAMED):
+            events.append(event)
+            backend.seen.release()
+    check_streamed(events)
+
+
+async def test_the_synchronous_client_streams_too(serve: Serve) -> None:
+    backend = Watched()
+    loop = asyncio.get_running_loop()
+
+    def call(url: str) -> list[Any]:
+        events = []
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="none", timeout=30) as client:
+            for event in client.images.generate(**STREAMED):
+                events.append(event)
+                loop.call_soon_threadsafe(backend.seen.release)
+        return events
+
+    async with serve(backend) as server:
+        check_streamed(await asyncio.to_thread(call, server.url))
 
 
 async def test_partial_images_are_spread_over_the_steps() -> None:
@@ -149,6 +190,10 @@ async def test_a_smaller_quality_makes_a_smaller_file_with_its_request_inside(
         ({"stream": True, "partial_images": 4}, "partial_images"),
         ({"extra_body": {"stepps": 3}}, "stepps"),
         ({"extra_body": {"stream": "yes"}}, "stream"),
+        ({"extra_body": {"checkpoint": "cygnet-tiny"}}, "checkpoint"),
+        ({"extra_body": {"num_images": 2}}, "num_images"),
+        ({"extra_body": {"width": 256}}, "width"),
+        ({"extra_body": {"height": 256}}, "height"),
     ],
 )
 async def test_what_cannot_be_done_is_a_bad_request_that_names_the_field(

@@ -140,6 +140,45 @@ async def emptied(server: Server) -> None:
         await asyncio.sleep(0)
 
 
+@pytest.mark.usefixtures("soon")
+async def test_a_call_that_fails_as_nobody_foresaw_costs_no_other(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = WebhookSender.send
+
+    async def broken(self: WebhookSender, url: str, *told: Any) -> int:
+        if "bad" in url:
+            raise ExceptionGroup("several", [OverflowError("a port")])
+        return await send(self, url, *told)
+
+    monkeypatch.setattr(WebhookSender, "send", broken)
+    async with Receiver().listening() as receiver, serving(serve, FakeBackend()) as server:
+        await server.post(webhook=f"{receiver.url}&bad")
+        good = await server.post(webhook=receiver.url)
+        assert json.loads((await receiver.calls.get())[1])["data"]["id"] == good["id"]
+        await emptied(server)
+        assert receiver.calls.empty()
+
+
+async def test_a_receiver_that_never_answers_holds_up_no_other(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, called = WebhookSender.send, asyncio.Event()
+
+    async def silent(self: WebhookSender, url: str, *told: Any) -> int:
+        if "silent" in url:
+            called.set()
+            await asyncio.Event().wait()
+        return await send(self, url, *told)
+
+    monkeypatch.setattr(WebhookSender, "send", silent)
+    async with Receiver().listening() as receiver, serving(serve, FakeBackend()) as server:
+        await server.post(webhook=f"{receiver.url}&silent")
+        await called.wait()
+        good = await server.post(webhook=receiver.url)
+        assert json.loads((await receiver.calls.get())[1])["data"]["id"] == good["id"]
+
+
 async def test_what_was_not_delivered_is_after_a_restart(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +223,8 @@ REFUSED = [
     "http://8.8.8.8/",
     "ftp://8.8.8.8/",
     "https://user:hunter2@8.8.8.8/",
+    "https://8.8.8.8:0/",
+    "https://8.8.8.8:99999/",
     "https://8.8.8.8/" + "x" * 2000,
     "https://",
     "https://a b/",

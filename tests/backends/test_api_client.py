@@ -14,7 +14,9 @@ from shared.backends.api_client import MAX_TRIES, ApiBackend, wait_before
 from shared.contract import Done, Event, GenerationResult, Queued, Step, Timings, parse_request
 from shared.errors import (
     BackendUnavailable,
+    CheckpointMissing,
     CygnetError,
+    DiskFull,
     InternalError,
     InvalidSetting,
     OutOfMemory,
@@ -142,6 +144,19 @@ async def test_a_stream_that_breaks_off_goes_on_after_the_last_whole_event() -> 
     assert await script.run() == STEPS
     assert script.sent("last-event-id")[1:] == ["0", "1", "1", "1"]
     assert [attempt for attempt, _ in script.waits] == [1, 2, 3]
+
+
+async def test_a_refused_stream_is_asked_again_when_it_says_and_given_up_with_the_reason() -> None:
+    full = problem(429, "rate_limited", **{"Retry-After": "17"})
+    script = Script([accepted()], [full, stream(STEPS)])
+    assert await script.run() == STEPS
+    assert script.waits == [(1, 17.0)]
+    script = Script([accepted()], [problem(507, "disk_full"), stream(STEPS)])
+    with pytest.raises(DiskFull):
+        await script.run()
+    script = Script([accepted()], [problem(503, "checkpoint_missing")] * MAX_TRIES)
+    with pytest.raises(CheckpointMissing, match="It is so"):
+        await script.run()
 
 
 async def test_a_stream_that_never_says_anything_new_is_given_up() -> None:

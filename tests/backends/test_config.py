@@ -11,6 +11,7 @@ from shared.backends import find_backend, open_backend
 from shared.backends.child import IDLE_SECONDS
 from shared.backends.config import ADDRESS_VARIABLES, KEY_VARIABLES, Backends, Limits, read_backends
 from shared.backends.router import FRESH_SECONDS, STATUS_SECONDS
+from shared.checkpoints import ON_A_GPU
 from shared.errors import InvalidSetting, UnknownBackend
 from shared.settings import config_file, settings
 
@@ -93,9 +94,19 @@ def test_the_file_adds_backends_and_gives_the_order(file: Path) -> None:
     assert backends.listed == ("studio", "local", "gpu")
     assert backends.limits == Limits(per_day=1.5)
     assert backends.default_checkpoint("studio") == "wan2.1-1.3b-fast"
-    assert (
-        backends.default_checkpoint("gpu") == backends.default_checkpoint("auto") == "cygnet-tiny"
-    )
+    assert backends.default_checkpoint("auto") == "cygnet-tiny"
+
+
+def test_a_deployment_is_asked_for_its_own_default(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = '[backends.gpu]\nkind = "modal"\ncheckpoint = "wan2.1-14b"'
+    assert read(file, gpu).default_checkpoint("modal") == ON_A_GPU
+    monkeypatch.setenv("CYGNET_CHECKPOINT", "cygnet-tiny-fast")
+    settings.cache_clear()
+    backends = read(file, gpu)
+    assert backends.default_checkpoint("modal") == "cygnet-tiny-fast"
+    assert backends.default_checkpoint("gpu") == "wan2.1-14b"
 
 
 def test_without_an_order_auto_tries_those_of_the_file_first_and_this_machine_last(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,3 +50,12 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("error[") and "Next: " in line
     return line
+
+
+def wait_for_lines(process: subprocess.Popen[str], path: Path, count: int) -> None:
+    """Until a batch in a process of its own has finished so many pictures."""
+    deadline = time.monotonic() + 60
+    while not path.exists() or path.read_bytes().count(b"\n") < count:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)  # the other process is told nothing of us

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +16,15 @@ from PIL import Image
 
 from shared import cli
 from shared.settings import settings
-from tests.batch.conftest import manifest, pictures
+from tests.batch.conftest import manifest, pictures, wait_for_lines
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_on_a_server_its_jobs_give_way_to_those_somebody_waits_for(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = subprocess.Popen(
+@contextlib.contextmanager
+def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A server with a fake behind it, which the backend `api` leads to."""
+    process = subprocess.Popen(
         [sys.executable, "-m", "shared.cli", "serve", "--backend", "fake", "--port", "0"],
         env=os.environ | {"PYTHONPATH": str(ROOT), "CYGNET_DATA_DIR": str(folder / "data")},
         stdout=subprocess.PIPE,
@@ -30,19 +32,56 @@ def test_on_a_server_its_jobs_give_way_to_those_somebody_waits_for(
         text=True,
     )
     try:
-        assert server.stdout
-        monkeypatch.setenv("CYGNET_API_URL", server.stdout.readline().strip())
+        assert process.stdout
+        monkeypatch.setenv("CYGNET_API_URL", process.stdout.readline().strip())
         settings.cache_clear()
-        (folder / "prompts.txt").write_text("\n".join(f"fox {number}" for number in range(20)))
-        assert cli.main(["batch", "prompts.txt", "--out", "out", "--backend", "api"]) == 0
+        yield
     finally:
-        server.terminate()
-        server.communicate()
+        process.terminate()
+        process.communicate()
+
+
+def jobs(folder: Path) -> tuple[int, int]:
+    """How many jobs the server was sent, and whether all of them were a batch's."""
+    with contextlib.closing(sqlite3.connect(folder / "data/jobs.sqlite3")) as rows:
+        return rows.execute("SELECT count(*), min(batch) FROM jobs").fetchone()
+
+
+def test_on_a_server_its_jobs_give_way_to_those_somebody_waits_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "prompts.txt").write_text("\n".join(f"fox {number}" for number in range(20)))
+    with server(folder, monkeypatch):
+        assert cli.main(["batch", "prompts.txt", "--out", "out", "--backend", "api"]) == 0
     assert len(pictures(folder / "out")) == 20
     assert {line["backend"] for line in manifest(folder / "out")} == {"api"}
-    with sqlite3.connect(folder / "data/jobs.sqlite3") as jobs:
-        assert jobs.execute("SELECT count(*), min(batch) FROM jobs").fetchone() == (20, 1)
-    jobs.close()
+    assert jobs(folder) == (20, 1)
+
+
+def test_after_a_kill_it_follows_the_jobs_that_the_server_has_already(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "prompts.txt").write_text("\n".join(f"fox {number}" for number in range(120)))
+    command = ["batch", "prompts.txt", "--out", "out", "--backend", "api"]
+    with server(folder, monkeypatch):
+        for lines in (10, 50):
+            killed = subprocess.Popen(
+                [sys.executable, "-m", "shared.cli", *command],
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            wait_for_lines(killed, folder / "out/manifest.jsonl", lines)
+            killed.kill()
+            killed.communicate()
+        assert cli.main(command) == 0
+        assert len(pictures(folder / "out")) == 120
+        for path in (folder / "out").glob("00000*.png"):  # now somebody wants them anew
+            path.unlink()
+        assert cli.main(command) == 0
+    assert len(pictures(folder / "out")) == 120
+    assert jobs(folder) == (129, 1)
 
 
 def test_the_engine_draws_in_a_batch_what_it_draws_alone(folder: Path) -> None:

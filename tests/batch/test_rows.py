@@ -36,6 +36,16 @@ def test_a_column_of_csv_is_a_field_and_an_empty_cell_is_left_out(batch: Run, fo
     assert (first["guidance_scale"], second["guidance_scale"]) == (3.0, 2.5)
 
 
+def test_a_row_of_several_lines_is_known_by_its_first(
+    batch: Run, folder: Path, capsys: Capture
+) -> None:
+    rows = 'prompt,steps\n"two\nlines",3\n\n"three\n\nlines",%s\nan owl,3\n'
+    assert batch(rows % 500, file="prompts.csv") == 2
+    assert "line 5: steps=500 is not" in error_line(capsys)
+    assert batch(rows % 3, file="prompts.csv") == 0
+    assert [line["line"] for line in manifest(folder / "out")] == [2, 5, 8]
+
+
 def test_a_line_of_json_is_an_object_of_fields(batch: Run, folder: Path) -> None:
     rows = '{"prompt": "a fox", "steps": 3, "seed": null}\n{"prompt": "an owl", "num_images": 2}\n'
     assert batch(rows, file="prompts.jsonl") == 0

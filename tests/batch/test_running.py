@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -27,7 +26,8 @@ from shared.errors import (
     QueueFull,
 )
 from shared.images import read_recipe
-from tests.batch.conftest import Run, error_line, manifest, pictures
+from shared.settings import settings
+from tests.batch.conftest import Run, error_line, manifest, pictures, wait_for_lines
 
 ROOT = Path(__file__).parents[2]
 Capture = pytest.CaptureFixture[str]
@@ -74,7 +74,15 @@ def test_every_picture_has_a_line_and_a_row_with_all_about_it(batch: Run, folder
         rows = list(csv.DictReader(file))
     assert [row["prompt"] for row in rows] == [f"fox {number}" for number in range(1, 11)]
     assert [row["file"] for row in rows] == [line["file"] for line in lines]
-    assert {"seed", "total_s", "backend", "cost_usd", "error", "template"} <= rows[0].keys()
+    assert {
+        "seed",
+        "total_s",
+        "backend",
+        "backend_reason",
+        "cost_usd",
+        "error",
+        "template",
+    } <= rows[0].keys()
 
 
 def test_a_text_that_looks_like_a_formula_is_no_formula_in_the_table(
@@ -215,14 +223,6 @@ def start(folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def wait_for_lines(process: subprocess.Popen[str], path: Path, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists() or path.read_bytes().count(b"\n") < count:
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.005)  # the other process is told nothing of us
-
-
 def test_after_a_kill_it_goes_on_and_nothing_is_made_twice_or_lost(folder: Path) -> None:
     (folder / "prompts.txt").write_text("\n".join(f"fox {number}" for number in range(300)))
     for lines in (40, 120):
@@ -300,6 +300,7 @@ def test_failures_are_listed_at_the_end_and_tried_again_by_the_next_run(
     counting = Counting(OutOfMemory("The device ran out of memory.", "Ask for less."), {3, 5})
     assert batch(rows, file="prompts.csv", before_event=counting) == 1
     lines = capsys.readouterr().err.splitlines()
+    assert sum(line.startswith("Failed: ") for line in lines) == 2
     assert lines[-3] == "Failed: picture 4, line 5: [out_of_memory] The device ran out of memory."
     assert lines[-2].startswith("Failed: picture 6, line 7: ")
     assert "error[batch_incomplete]: 2 of 9 pictures failed. Next: Run the same" in lines[-1]
@@ -311,6 +312,22 @@ def test_failures_are_listed_at_the_end_and_tried_again_by_the_next_run(
     assert batch(rows, file="prompts.csv", before_event=counting) == 0
     assert counting.drawn == {3: 1, 5: 1}
     assert "out_of_memory" not in (folder / "out/manifest.csv").read_text()
+
+
+def test_a_failed_row_that_was_taken_out_is_no_failure_any_more(batch: Run) -> None:
+    rows = "prompt,seed\n" + "".join(f"fox {n},{n}\n" for n in range(4))
+    counting = Counting(OutOfMemory("The device ran out of memory.", "Ask for less."), {3})
+    assert batch(rows, "--quiet", file="prompts.csv", before_event=counting) == 1
+    assert batch(rows.replace("fox 3,3\n", ""), file="prompts.csv") == 0
+
+
+def test_what_draws_is_what_the_setting_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "prompts.txt").write_text(TEN)
+    monkeypatch.setenv("CYGNET_BACKEND", "fake")
+    settings.cache_clear()
+    assert again() == 0
+    served = {(line["backend"], line["backend_reason"]) for line in manifest(folder / "out")}
+    assert served == {("fake", "asked for by name.")}
 
 
 def test_a_backend_that_is_gone_stops_the_batch_early(
@@ -393,6 +410,14 @@ def test_an_option_that_is_wrong_is_refused(
     assert again(*options) == 2
     assert options[0] in error_line(capsys) or "backend" in options[0]
     assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("out", ["prompts.txt", "prompts.txt/out"])
+def test_an_out_that_is_a_file_is_refused(
+    batch: Run, folder: Path, capsys: Capture, out: str
+) -> None:
+    assert batch(TEN, "--out", out) == 2
+    assert f"error[invalid_request]: {out} is no folder." in error_line(capsys)
 
 
 # The peak of this program in MiB. Linux hands `ru_maxrss` down from who started it.

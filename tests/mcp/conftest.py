@@ -52,9 +52,9 @@ def held() -> HeldBackend:
     return HeldBackend()
 
 
-def routed(backend: Backend) -> Router:
+def routed(backend: Backend, name: str = "fake") -> Router:
     """A router to which every backend is this one."""
-    return Router(read_backends(), "fake", open=lambda config, how: backend)
+    return Router(read_backends(), name, open=lambda config, how: backend)
 
 
 @pytest.fixture

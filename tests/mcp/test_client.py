@@ -111,6 +111,8 @@ async def test_what_is_no_picture_is_printed(serve: Serve, tmp_path: Path) -> No
         (["generate_image", "--prompt", "a", "--stepz", "5"], 2, "'stepz' is no argument"),
         (["generate_image", "--prompt"], 2, "--prompt has no value."),
         (["generate_image", "a fox"], 2, "'a fox' is no --name."),
+        (["generate_image", "--prompt", "a", "--json"], 2, "--json is not for generate_image."),
+        (["list_checkpoints", "--save", "here"], 2, "Put it before TOOL."),
         (["get_job", "--job-id", "gone"], 2, "error[not_found]"),
         (["draw"], 2, "The server has no tool 'draw'."),
     ],

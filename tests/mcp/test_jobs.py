@@ -23,10 +23,10 @@ FOX = {"prompt": "a fox", "steps": 4, "seed": 7}
 
 
 class Queue(FakeBackend):
-    """Has others before each request."""
+    """Has others before each request: more than a number near 1 can be halved towards it."""
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-        for position in (3, 2, 1, 0):
+        for position in range(80, -1, -1):
             yield Queued(position=position)
             await asyncio.sleep(0)
         async for event in super().generate(request):
@@ -61,6 +61,7 @@ async def test_progress_has_the_place_in_the_queue_and_never_goes_back(make: Mak
         await client.call_tool("generate_image", FOX, progress_callback=note)
     numbers = [progress for progress, _, _ in told]
     assert all(one < next_one for one, next_one in itertools.pairwise(numbers))
+    assert sum(number < 1 for number in numbers) > 60
     assert {total for _, total, _ in told} == {4}
     said = [message or "" for _, _, message in told]
     assert any(message.startswith("Waiting behind") for message in said)

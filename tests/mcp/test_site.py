@@ -18,6 +18,7 @@ from shared.api.server import Server, listen
 from shared.backends import Backend
 from shared.backends.fake import FakeBackend
 from shared.gallery import Gallery
+from shared.settings import settings
 from shared.site import create_site
 from tests.api.conftest import HeldBackend
 from tests.mcp.conftest import ERAS, data, http_client, routed, words
@@ -28,8 +29,10 @@ FOX = {"prompt": "a fox", "steps": 1, "seed": 7}
 
 
 @contextlib.asynccontextmanager
-async def site(folder: Path, backend: Backend, **options: Any) -> AsyncIterator[str]:
-    server = Server(create_site(routed(backend), folder, ApiOptions(**options)))
+async def site(
+    folder: Path, backend: Backend, name: str = "fake", **options: Any
+) -> AsyncIterator[str]:
+    server = Server(create_site(routed(backend, name), folder, ApiOptions(**options)))
     with listen("127.0.0.1", 0) as listener:
         serving = asyncio.create_task(server._serve([listener]))
         try:
@@ -68,6 +71,40 @@ async def test_a_site_that_is_open_to_strangers_does_not_let_them_search(tmp_pat
         searched = await client.call_tool("list_images")
         assert searched.is_error and "error code: unauthorised" in words(searched)
         assert not (await client.call_tool("show_image", {"id": made["id"]})).is_error
+
+
+async def test_callers_of_a_site_draw_where_it_does_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CYGNET_MODAL_URL", "https://modal.example")  # which its owner pays for
+    settings.cache_clear()
+    async with site(tmp_path, FakeBackend()) as url, http_client(f"{url}/mcp") as client:
+        [tool] = [one for one in (await client.list_tools()).tools if one.name == "generate_image"]
+        assert tool.input_schema["properties"]["backend"]["enum"] == ["fake"]
+        for other in ("modal", "auto"):
+            refused = await client.call_tool("generate_image", FOX | {"backend": other})
+            assert refused.is_error and "Choose one of fake." in words(refused)
+        listed = data(await client.call_tool("list_backends"))["backends"]
+        assert [row["name"] for row in listed] == ["fake"]
+    async with site(tmp_path, FakeBackend(), "auto") as url, http_client(f"{url}/mcp") as client:
+        made = await client.call_tool("generate_image", FOX | {"backend": "modal"})
+        assert data(made)["backend"] == "modal"
+
+
+async def test_the_rate_limit_of_a_site_counts_the_calls_of_mcp_too(tmp_path: Path) -> None:
+    options = {"keys": ("one", "two"), "requests_per_minute": 2}
+    async with site(tmp_path, FakeBackend(), **options) as url:
+        async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+            headers = {"Authorization": "Bearer one"}
+            sent = await http.post("/v1/jobs", json=FOX, headers=headers)
+            assert sent.status_code == 202
+        async with http_client(f"{url}/mcp", key="one") as one:
+            assert not (await one.call_tool("generate_image", FOX)).is_error
+            refused = await one.call_tool("generate_image", FOX)
+            assert refused.is_error and "error code: rate_limited" in words(refused)
+            assert not (await one.call_tool("list_checkpoints")).is_error
+        async with http_client(f"{url}/mcp", key="two") as two:
+            assert not (await two.call_tool("generate_image", FOX)).is_error
 
 
 async def test_a_site_that_stops_ends_the_calls_of_mcp(tmp_path: Path, held: HeldBackend) -> None:

@@ -114,8 +114,15 @@ async def test_what_the_text_says_is_what_the_data_says(client: Client) -> None:
 
 async def test_numbers_may_come_as_text_and_what_is_left_out_as_null(client: Client) -> None:
     sent = {"prompt": "a fox", "steps": "2", "guidance_scale": "1.5", "seed": None, "width": None}
-    request = data(await client.call_tool("generate_image", sent))["request"]
+    left_out = {"backend": None, "wait_seconds": None}
+    told = data(await client.call_tool("generate_image", sent | left_out))
+    request = told["request"]
     assert (request["steps"], request["guidance_scale"], request["width"]) == (2, 1.5, 256)
+    assert told["backend"] == "fake"
+    again = data(
+        await client.call_tool("get_job", {"job_id": told["job_id"], "wait_seconds": None})
+    )
+    assert again["status"] == "succeeded"
 
 
 class Paid(FakeBackend):
@@ -146,6 +153,12 @@ REFUSALS: list[tuple[str, dict[str, Any], str]] = [
     ("generate_image", {"prompt": "a", "width": 100}, "Use width=256."),
     ("generate_image", {"prompt": "a", "seed": 1e300}, "Use seed="),
     ("generate_image", {"prompt": "a", "backend": "moon"}, "There is no backend named 'moon'."),
+    ("generate_image", {"prompt": "a", "backend": "modal"}, "Choose one of auto, local, fake."),
+    ("generate_image", {"prompt": "a", "backend": 5}, "backend is not text."),
+    ("generate_image", {"prompt": "a", "backend": 0}, "backend is not text."),
+    ("generate_image", {"prompt": "a", "backend": ["x"]}, "(error code: invalid_request)"),
+    ("generate_image", {"prompt": "a", "backend": {"a": 1}}, "(error code: invalid_request)"),
+    ("generate_image", {"prompt": None}, "prompt is missing."),
     ("generate_image", {"prompt": "a", "wait_seconds": 900}, "wait_seconds cannot be used"),
     ("get_job", {"job_id": "gone"}, "There is no job 'gone'"),
     ("get_job", {}, "job_id is missing."),
@@ -195,6 +208,29 @@ async def test_a_failure_is_told_with_what_was_drawn_before_it(
     assert len(gallery.search()) == 1
 
 
+async def test_one_picture_is_kept_once_and_not_lost_if_its_job_fails_after_it(
+    make: Make, gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(event: Event) -> None:
+        if isinstance(event, Done):
+            raise OutOfMemory("The device is full.", "Ask for a smaller size.")
+
+    kept: list[bytes] = []
+    add = gallery.add
+    monkeypatch.setattr(
+        gallery, "add", lambda image, *told: kept.append(image) or add(image, *told)
+    )
+    async with Client(make()) as client:
+        await client.call_tool("generate_image", {"prompt": "a fox", "steps": 1})
+    [picture] = gallery.search()
+    assert (len(kept), picture.backend) == (1, "fake")
+    async with Client(make(FakeBackend(fail))) as client:
+        failed = await client.call_tool("generate_image", {"prompt": "an owl", "steps": 1})
+    assert data(failed)["status"] == "failed"
+    [owl] = gallery.search("owl")
+    assert [picture["id"] for picture in data(failed)["pictures"]] == [owl.id]
+
+
 async def test_a_failure_before_the_first_picture_is_an_error(make: Make) -> None:
     def fail(event: Event) -> None:
         raise OutOfMemory("The device is full.", "Ask for a smaller size.")
@@ -228,7 +264,7 @@ async def test_the_gallery_is_searched_page_by_page(client: Client) -> None:
 
 async def test_the_backends_and_the_checkpoints_are_listed(client: Client) -> None:
     backends = data(await client.call_tool("list_backends"))["backends"]
-    assert [row["name"] for row in backends] == ["local"]
+    assert [row["name"] for row in backends] == ["local", "fake"]
     assert {"healthy", "warm", "wait_seconds", "price_usd", "checkpoints"} <= backends[0].keys()
     told = data(await client.call_tool("list_checkpoints"))
     assert told["default"] == "cygnet-tiny"

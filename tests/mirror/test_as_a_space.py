@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 from gradio_client import Client
+from playwright.sync_api import BrowserContext, Page, expect
 
 from shared.backends.local import LocalBackend
 from shared.backends.space_client import SpaceBackend
@@ -28,8 +29,19 @@ from shared.mirror import tree
 from shared.mirror.card import read_card
 from shared.settings import Acceleration
 from tests.engine.conftest import one_thread
+from tests.space.browser import (
+    brightness,
+    browser,
+    context,
+    draw,
+    drawn,
+    drop,
+    previews_seen,
+    visit,
+    watch_previews,
+)
 
-__all__ = ["one_thread"]
+__all__ = ["browser", "context", "one_thread"]
 
 pytestmark = pytest.mark.anyio
 
@@ -135,3 +147,46 @@ async def test_our_backend_gets_the_local_backends_picture_byte_for_byte(url: st
 def test_the_same_process_offers_the_http_api(url: str) -> None:
     models = httpx.get(f"{url}/v1/models").json()["data"]
     assert "cygnet-tiny" in [model["id"] for model in models]
+
+
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
+
+
+def download(tab: Page) -> bytes:
+    """The file of the picture on the page."""
+    with tab.expect_download() as download:
+        tab.get_by_role("link", name="Download").click()
+    return download.value.path().read_bytes()
+
+
+@pytest.mark.parametrize("context", [PHONE | {"color_scheme": "dark"}], ids=["dark"], indirect=True)
+def test_a_person_draws_stops_and_restores_on_a_phone_in_the_dark(
+    url: str, context: BrowserContext
+) -> None:
+    tab = visit(context.new_page(), url)
+    assert brightness(tab) < 60
+    watch_previews(tab)
+    draw(tab, "a red fox, 3d render")
+    drawn(tab)
+    assert previews_seen(tab) > 1
+    fox = download(tab)
+    seed = str(read_recipe(fox).fields["seed"])
+
+    tab.fill("#pictures input", "16")
+    draw(tab, "a blue whale")
+    tab.wait_for_selector(".preview")
+    tab.click("#stop")
+    tab.wait_for_selector("#draw:visible")
+    assert tab.locator("figure img").count() < 16
+    expect(tab.locator("#prompt textarea")).to_have_value("a blue whale")
+    expect(tab.get_by_role("alert")).to_have_count(0)
+
+    drop(tab, fox)
+    expect(tab.locator("#prompt textarea")).to_have_value("a red fox, 3d render")
+    expect(tab.locator("#seed input")).to_have_value(seed)
+    expect(tab.locator("#pictures input")).to_have_value("1")
+    tab.click("#draw")
+    expect(tab.locator(".stage .prompt")).to_have_text("a red fox, 3d render")
+    drawn(tab)
+    assert download(tab) == fox
+    assert tab.evaluate("document.documentElement.scrollWidth") == 390

@@ -42,6 +42,7 @@ def test_a_space_is_created_once_with_all_it_should_be(
     assert space.variables == {"CYGNET_BACKEND": "modal", "A": "b=c"}
     assert space.secrets == {"CYGNET_API_KEY": SECRET}
     files = {path: source.read_bytes() for path, source in tree.sources().items()}
+    files["README.md"] = files["README.md"].replace(b"OWNER/NAME", b"swan/cygnet")
     assert space.files == files | {".gitattributes": b"*.safetensors filter=lfs\n"}
     assert space.large == {"shared/weights/model.safetensors"}
     out, err = capsys.readouterr()
@@ -93,10 +94,10 @@ def test_weights_that_changed_without_growing_are_sent(hub: Hub, checkout: Path)
 
 def test_what_is_asked_for_differently_is_changed(hub: Hub, checkout: Path) -> None:
     assert publish("--variables", "A=b", "KEPT=yes", "--private") == 0
-    assert publish("--variables", "A=c", "--hardware", "t4-small", "--no-private") == 0
+    assert publish("--variables", "A=c", "--hardware", "cpu-upgrade", "--no-private") == 0
     space = hub.spaces["swan/cygnet"]
     assert space.variables == {"A": "c", "KEPT": "yes"}
-    assert space.settings["hardware"] == "t4-small" and not space.private
+    assert space.settings["hardware"] == "cpu-upgrade" and not space.private
     assert len(space.commits) == 1
 
 
@@ -130,11 +131,59 @@ def test_what_the_space_draws_with_is_fetched_when_it_is_built(
     assert not read_card(hub.spaces["swan/cygnet"].files["README.md"].decode()).preload_from_hub
 
 
+def test_a_space_with_a_gpu_draws_with_a_real_wan_where_nobody_chose(
+    hub: Hub, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wan = get_checkpoint("wan2.1-1.3b-fast")
+    hub.models[f"{wan.repository}@{wan.revision}"] = ["vae/a.safetensors"]
+    assert publish("--hardware", "zero-a10g") == 0
+    assert "CYGNET_CHECKPOINT was set to wan2.1-1.3b-fast" in capsys.readouterr().out
+    space = hub.spaces["swan/cygnet"]
+    assert space.variables == {"CYGNET_CHECKPOINT": wan.name}
+    card = read_card(space.files["README.md"].decode())
+    assert card.preload_from_hub == (f"{wan.repository} vae/a.safetensors {wan.revision}",)
+    assert publish("--hardware", "zero-a10g") == 0
+    assert capsys.readouterr().out.endswith("  unchanged\n")
+
+
+def test_a_space_that_got_a_gpu_since_draws_with_a_real_wan_too(hub: Hub, checkout: Path) -> None:
+    assert publish() == 0
+    space = hub.spaces["swan/cygnet"]
+    assert not space.variables
+    space.settings["hardware"] = "l4x1"  # on the Space's own page
+    assert publish() == 0
+    assert space.variables == {"CYGNET_CHECKPOINT": "wan2.1-1.3b-fast"}
+
+
+@pytest.mark.parametrize("said", ["CYGNET_CHECKPOINT=cygnet-tiny", "CYGNET_BACKEND=modal"])
+def test_what_a_space_was_told_to_draw_with_stays(hub: Hub, checkout: Path, said: str) -> None:
+    assert publish("--variables", said) == 0
+    assert publish("--hardware", "l4x1") == 0
+    name, value = said.split("=")
+    assert hub.spaces["swan/cygnet"].variables == {name: value}
+
+
+def test_a_space_names_itself_in_its_readme(hub: Hub, checkout: Path, tmp_path: Path) -> None:
+    assert publish() == 0
+    space = hub.spaces["swan/cygnet"]
+    assert b'Client("swan/cygnet")' in space.files["README.md"]
+    clone(space, tmp_path / "clone")
+    assert cli.main(["space", "check", str(tmp_path / "clone")]) == 0
+
+
 def test_a_checkpoint_that_is_not_known_is_told(
     hub: Hub, checkout: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert publish("--variables", "CYGNET_CHECKPOINT=wan3") == 2
     assert "error[unknown_checkpoint]" in capsys.readouterr().err
+    assert not hub.spaces
+
+
+def test_a_variable_that_the_space_could_not_start_with_is_told(
+    hub: Hub, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert publish("--variables", "CYGNET_DTYPE=float8") == 2
+    assert "error[invalid_setting]: CYGNET_DTYPE='float8'" in capsys.readouterr().err
     assert not hub.spaces
 
 
@@ -145,8 +194,8 @@ def test_a_checkpoint_that_is_not_known_is_told(
         (["--secrets", "NOT_SET_ANYWHERE"], "NOT_SET_ANYWHERE is not set"),
         (["--variables", "CYGNET_BACKEND"], "NAME=VALUE"),
         (["--hardware", "zero-a10"], "zero-a10g"),
-        (["--sleep-time", "soon"], "-1 for never"),
-        (["--sleep-time", "-2"], "-1 for never"),
+        (["--sleep-time", "soon"], "a whole number from -1"),
+        (["--sleep-time", "-2"], "a whole number from -1"),
     ],
 )
 def test_a_wish_that_cannot_be_is_refused_before_the_hub_is_asked(

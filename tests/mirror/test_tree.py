@@ -44,7 +44,7 @@ def test_a_space_is_what_the_checkout_has_of_it_byte_for_byte(
 ) -> None:
     assert cli.main(["space", "build", str(tmp_path / "space")]) == 0
     known = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "shared", "space", "LICENSE"],
+        ["git", "ls-files", "shared", "space", "LICENSE"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     to_root = {path: Path(path).name for path in tree.AT_THE_ROOT}
@@ -67,6 +67,42 @@ def test_what_python_and_editors_leave_behind_stays_out(checkout: Path, tmp_path
         "shared/weights/model.safetensors",
         "space/page/looks.py",
     ]
+
+
+@pytest.fixture
+def clone(checkout: Path) -> Path:
+    """The checkout as a clone, with everything tracked."""
+    for words in (["init", "--quiet"], ["add", "--all"]):
+        subprocess.run(["git", *words], cwd=checkout, check=True)
+    return checkout
+
+
+def test_of_a_clone_only_what_git_tracks_is_laid_out(clone: Path, tmp_path: Path) -> None:
+    (clone / ".gitignore").write_text("*.pem\n")
+    for stray in ("shared/my-key.txt", "shared/weights/key.pem", "space/page/notes.md"):
+        (clone / stray).write_text("mine")
+    (clone / "shared/__init__.py").unlink()
+    (clone / "space/page/looks.py").write_text("COLOUR = 'red'\n")
+    assert cli.main(["space", "build", str(tmp_path / "space")]) == 0
+    laid_out = files(tmp_path / "space")
+    assert sorted(laid_out) == [
+        "LICENSE",
+        "README.md",
+        "app.py",
+        "requirements.txt",
+        "shared/weights/model.safetensors",
+        "space/page/looks.py",
+    ]
+    assert laid_out["space/page/looks.py"] == b"COLOUR = 'red'\n"
+
+
+def test_nothing_is_laid_out_of_a_clone_where_git_does_not_answer(
+    clone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (clone / ".git/HEAD").unlink()
+    assert cli.main(["space", "build", str(tmp_path / "space")]) == 2
+    assert "error[space_invalid]: git does not say what it tracks" in capsys.readouterr().err
+    assert not (tmp_path / "space").exists()
 
 
 def test_a_folder_that_holds_something_is_left_alone(

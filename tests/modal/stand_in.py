@@ -19,15 +19,19 @@ needs_stand_in = pytest.mark.skipif(
 
 
 def container_python(folder: Path) -> Path:
-    """An interpreter that has what the images install, and Modal's client, and nothing else.
+    """An interpreter that has what the images install, and Modal's client."""
+    return python_with(folder, required("cygnet", {"local", "serve"}) | required("modal", set()))
+
+
+def python_with(folder: Path, names: set[str]) -> Path:
+    """An interpreter that has these distributions and Modal's client, and nothing else.
 
     The project is not installed in it, so that a source that was not mounted is missed; neither is
     what the project wants for development only.
     """
     venv.create(folder, with_pip=False, symlinks=True)
     [home] = folder.glob("lib/python3*/site-packages")
-    names = required("cygnet", {"local", "serve"}) | {"modal"} | required("modal", set())
-    for distribution in map(importlib.metadata.distribution, names):
+    for distribution in map(importlib.metadata.distribution, (names | {"modal"}) - {"cygnet"}):
         for top in {file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}:
             target = home / top
             if not target.exists():  # distributions may share a folder

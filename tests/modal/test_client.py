@@ -62,6 +62,7 @@ async def test_a_call_that_modal_redirects_is_read_where_it_points() -> None:
         (httpx.Response(404, text="modal-http: app is stopped"), BackendUnavailable, "app list"),
         (httpx.Response(500, text="modal-http: internal"), BackendUnavailable, "app logs"),
         (problem(401, "unauthorised"), Unauthorised, "CYGNET_MODAL_KEY"),
+        (problem(503, "backend_unavailable"), BackendUnavailable, "Do this."),  # its own word
     ],
 )
 async def test_what_fails_says_what_to_look_at(

@@ -18,9 +18,10 @@ from shared.checkpoints import CHECKPOINTS, get_checkpoint
 from shared.prices import GPU_SECOND
 from shared.settings import read_settings
 from tests.modal.conftest import Deploy
-from tests.modal.stand_in import LOCAL_MODAL, needs_stand_in
+from tests.modal.stand_in import LOCAL_MODAL, needs_stand_in, python_with, required
 
 ROOT = Path(__file__).parents[2]
+INSTALL = 'pip install --constraint constraints.txt ".[modal]"'
 
 
 def test_the_default_is_a_real_wan_in_few_steps_on_a_gpu(deploy: Deploy) -> None:
@@ -158,6 +159,12 @@ def test_the_commands_of_the_page_are_there(deploy: Deploy) -> None:
         assert option in page and option in told
 
 
+def test_the_app_needs_nothing_that_the_extra_does_not_install(tmp_path: Path) -> None:
+    python = python_with(tmp_path, required("cygnet", {"modal"}))
+    code = "import modal_app, importlib.util as u; assert not u.find_spec('torch')"
+    subprocess.run([python, "-c", code], cwd=ROOT, check=True, timeout=60)
+
+
 def test_the_workflow_deploys_on_a_tag_and_nothing_else() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/deploy-modal.yml").read_text())
     assert workflow[True] == {"push": {"tags": ["v*"]}, "workflow_dispatch": None}
@@ -165,5 +172,7 @@ def test_the_workflow_deploys_on_a_tag_and_nothing_else() -> None:
     steps = workflow["jobs"]["deploy"]["steps"]
     for step in steps:
         assert re.search(r"@[0-9a-f]{40}$", step.get("uses", "@" + "0" * 40))
+    assert INSTALL in [step.get("run") for step in steps]
+    assert INSTALL in (ROOT / "docs/modal.md").read_text()
     assert "modal deploy modal_app.py" in steps[-1]["run"]
     assert steps[-1]["env"].keys() >= {"MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET"}

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,13 +19,14 @@ from shared.api import ApiOptions, create_app, create_refusal
 from shared.api.call_jobs import LOST, CallJobs
 from shared.backends.modal.methods import Methods
 from shared.backends.modal.records import Records
+from shared.checkpoints import ON_A_GPU
 from shared.contract import Event, ImageReady, parse_request
 from shared.errors import OutOfMemory
 from shared.images import read_recipe
 from shared.prices import Machine
 from shared.store import Terms
 from tests.api.conftest import HeldBackend
-from tests.modal.conftest import MemoryTable, TaskCalls, serving
+from tests.modal.conftest import Deploy, MemoryTable, TaskCalls, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -69,14 +74,18 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def deployment(clock: Clock) -> AsyncIterator[Deployment]:
+    async with deployed("cygnet-tiny", clock) as one:
+        yield one
+
+
+@contextlib.asynccontextmanager
+async def deployed(checkpoint: str, clock: Clock) -> AsyncIterator[Deployment]:
     backend = HeldBackend()
     records = Records(MemoryTable(), MemoryTable(), clock)
-    calls = TaskCalls.of(Methods(backend, "cygnet-tiny", Machine(2, 4)), records)
+    calls = TaskCalls.of(Methods(backend, checkpoint, Machine(2, 4)), records)
     options = ApiOptions(keys=("one-key", "another-key"), max_queued=8)
     async with (
-        serving(
-            create_app(CallJobs("modal", calls, records, "cygnet-tiny", options), options)
-        ) as url,
+        serving(create_app(CallJobs("modal", calls, records, checkpoint, options), options)) as url,
         httpx.AsyncClient(base_url=url, timeout=30, headers=KEY) as client,
     ):
         yield Deployment(backend, records, calls, client)
@@ -193,6 +202,36 @@ async def test_a_retry_goes_on_where_the_dead_machine_stopped() -> None:
     assert (now.status, now.attempts, len(now.images)) == ("succeeded", 2, 2)
 
 
+async def test_an_image_that_was_kept_and_not_told_is_told_by_the_retry() -> None:
+    class Broken(MemoryTable):
+        works = False
+
+        async def put_new(self, key: str, row: Any) -> bool:
+            if not self.works and "image" in [event["type"] for event in row]:
+                raise SystemError("the machine is gone")
+            return await super().put_new(key, row)
+
+    table = Broken()
+    records = Records(MemoryTable(), table)
+    request = parse_request({"prompt": "a fox", "steps": 2, "num_images": 2})
+    job, _ = await records.add(request, "", Terms())
+    backend = HeldBackend()
+    backend.go.set()
+    machine = Methods(backend, "cygnet-tiny", Machine(1, 1))
+    with pytest.raises(SystemError):
+        await machine.run_job(records, job, request.model_dump(mode="json"))
+    kept = (await records.job(job)).images
+    assert [image.number for image in kept][:1] == [0]
+    table.works = True
+    await machine.run_job(records, job, request.model_dump(mode="json"))
+
+    jobs = CallJobs("modal", TaskCalls.of(machine, records), records, "cygnet-tiny", ApiOptions())
+    events = [event async for event in jobs.events(job) if event]
+    assert [event.data["index"] for event in events if event.type == "image"] == [0, 1]
+    assert events[-1].type == "done"
+    assert (await records.job(job)).images[: len(kept)] == kept
+
+
 async def test_two_machines_on_one_job_lose_none_of_each_others_events() -> None:
     records = Records(MemoryTable(), MemoryTable())
     request = parse_request({"prompt": "a fox", "steps": 3})
@@ -267,7 +306,7 @@ async def test_a_full_queue_says_so_and_starts_nothing(deployment: Deployment) -
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"checkpoint": "wan2.1-14b"}, "CYGNET_CHECKPOINT=wan2.1-14b"),
+        ({"checkpoint": "wan2.1-14b"}, "Ask for checkpoint cygnet-tiny."),
         ({"steps": 500}, "steps=100"),
         ({"webhook": "https://swan.example"}, "events"),
     ],
@@ -279,6 +318,26 @@ async def test_what_cannot_be_done_is_refused_before_a_machine_starts(
     assert answer.status_code == 422
     assert named in answer.json()["next_step"]
     assert not deployment.calls.calls
+
+
+async def test_a_command_without_a_checkpoint_draws_on_the_default_deployment(
+    clock: Clock, folder: Path, deploy: Deploy
+) -> None:
+    async with deployed(deploy().CHECKPOINT, clock) as deployment:
+        deployment.backend.go.set()
+        command = ("generate", "a fox", "--backend", "modal", "--steps", "1", "--out", "fox.png")
+        address = {
+            "CYGNET_MODAL_URL": str(deployment.client.base_url),
+            "CYGNET_MODAL_KEY": "one-key",
+        }
+        ran = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "shared.cli", *command),
+            env=os.environ | address | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await asyncio.wait_for(ran.communicate(), 60)
+    assert ran.returncode == 0, said.decode()
+    assert read_recipe(Path("fox.png")).fields["checkpoint"] == ON_A_GPU
 
 
 async def test_nothing_starts_without_a_key(deployment: Deployment) -> None:

@@ -79,7 +79,7 @@ async def test_the_class_draws_the_local_backends_picture(generator: Any) -> Non
     [error] = await generator.run.local({"prompt": ""})
     assert (error["type"], error["code"]) == ("error", "invalid_request")
     [error] = await generator.run.local(ASKED | {"checkpoint": "wan2.1-1.3b"})
-    assert "CYGNET_CHECKPOINT=wan2.1-1.3b" in error["next_step"]
+    assert error["next_step"] == "Ask for checkpoint cygnet-tiny."
 
 
 async def test_the_web_door_draws_the_local_backends_picture(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import queue
 import socket
 import threading
@@ -11,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -46,6 +48,11 @@ class HeldBackend(FakeBackend):
         finally:
             if not done:
                 self.stopped.put(request.prompt)
+
+
+def full(*_: Any) -> NoReturn:
+    """In place of what writes a file."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 Serve = Callable[..., AbstractContextManager[str]]

@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from shared.backends.fake import FakeBackend
 from shared.contract import GenerationRequest, collect, parse_request
-from tests.space.conftest import HeldBackend, Serve
+from space.page import workshop
+from tests.space.conftest import HeldBackend, Serve, full
 
 DOCS = (Path(__file__).parents[2] / "docs/page.md").read_text()
 
@@ -49,6 +51,29 @@ def test_an_error_has_our_code_what_was_wrong_and_what_to_do(serve: Serve) -> No
         connect(url).predict("a fox", steps=500, api_name="/generate")
     assert refused.value.title == "invalid_request"
     assert "steps=500" in refused.value.message and "Next: Use steps=100." in refused.value.message
+
+
+def test_it_counts_against_the_limit_that_its_key_has_in_the_api(serve: Serve) -> None:
+    with serve(FakeBackend(), keys=("mine", "theirs"), requests_per_minute=2) as url:
+        mine, theirs = (
+            Client(url, headers={"Authorization": f"Bearer {key}"}, verbose=False)
+            for key in ("mine", "theirs")
+        )
+        mine.predict("a fox", api_name="/generate")
+        asked: dict[str, Any] = {"json": {"prompt": "a fox"}, "headers": mine.headers}
+        assert httpx.post(f"{url}/v1/jobs", **asked).status_code == 202
+        assert httpx.post(f"{url}/v1/jobs", **asked).status_code == 429
+        with pytest.raises(AppError) as refused:
+            mine.predict("a fox", api_name="/generate")
+        assert refused.value.title == "rate_limited"
+        assert theirs.predict("a fox", api_name="/generate")["type"] == "done"
+
+
+def test_a_full_disk_has_its_code(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workshop, "save_bytes_to_cache", full)
+    with serve(FakeBackend()) as url, pytest.raises(AppError) as refused:
+        connect(url).predict("a fox", api_name="/generate")
+    assert refused.value.title == "disk_full"
 
 
 def test_to_cancel_stops_the_work_before_its_next_step(serve: Serve) -> None:

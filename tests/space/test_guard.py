@@ -50,8 +50,40 @@ def test_a_person_is_asked_for_a_key_once(serve: Serve, browser: Browser) -> Non
         draw(ready(tab))
         drawn(tab)
         [cookie] = context.cookies()
-        assert (cookie.get("httpOnly"), cookie.get("sameSite")) == (True, "Strict")
+        assert (cookie.get("httpOnly"), cookie.get("sameSite")) == (True, "Lax")
         context.close()
+
+
+def test_a_link_with_settings_survives_the_login(serve: Serve, tab: Page) -> None:
+    with serve(FakeBackend(), keys=KEYS) as url:
+        tab.goto(f"{url}/?prompt=a+fox+%26+a+hen&seed=77")
+        for key in ("wrong", KEYS[0]):
+            tab.get_by_label("Key").fill(key)
+            tab.keyboard.press("Enter")
+        expect(ready(tab).locator("#prompt textarea")).to_have_value("a fox & a hen")
+        expect(tab.locator("#seed input")).to_have_value("77")
+
+
+@pytest.mark.parametrize(
+    "link", ["//evil.example", "/\\evil.example", "https://evil.example", "/\t/evil.example", ""]
+)
+def test_a_login_leads_nowhere_else(serve: Serve, link: str) -> None:
+    with serve(FakeBackend(), keys=KEYS) as url:
+        answer = httpx.post(f"{url}/login", params={"next": link}, data={"key": KEYS[0]})
+        assert answer.next_request and answer.next_request.url.host == "127.0.0.1"
+
+
+def test_inside_another_site_it_opens_in_a_tab_of_its_own(serve: Serve, tab: Page) -> None:
+    with serve(FakeBackend(), keys=KEYS) as url:
+        tab.goto(f"{url.replace('127.0.0.1', 'localhost')}/login")  # which is another site
+        tab.evaluate("url => document.body.innerHTML = `<iframe src=${url} height=500>`", url)
+        frame = tab.frame_locator("iframe")
+        expect(frame.get_by_text("opens in a tab of its own")).to_be_visible()
+        frame.get_by_label("Key").fill(KEYS[0])
+        with tab.expect_popup() as popup:
+            frame.get_by_role("button", name="Open").click()
+        draw(ready(popup.value))
+        drawn(popup.value)
 
 
 def test_a_key_owns_its_pictures_in_any_browser(serve: Serve, browser: Browser) -> None:

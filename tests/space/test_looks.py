@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from PIL import Image, ImageStat
 from playwright.sync_api import Browser, Page, expect
 
 from shared.backends.fake import FakeBackend
-from tests.space.browser import browser, context, draw, drawn, tab, visit
+from tests.space.browser import brightness, browser, context, draw, drawn, tab, visit
 from tests.space.conftest import Serve
 
 __all__ = ["browser", "context", "tab"]
@@ -53,12 +51,6 @@ def test_axe_finds_nothing_serious_in_any_state(
         expect(tab.locator("#wall .thumb")).to_have_count(4)
         assert serious(tab) == []
     context.close()
-
-
-def brightness(tab: Page) -> float:
-    """Of the page's ground, as it is seen, from 0 to 255."""
-    corner = tab.screenshot(clip={"x": 0, "y": 0, "width": 8, "height": 8})
-    return ImageStat.Stat(Image.open(BytesIO(corner)).convert("L")).mean[0]
 
 
 def test_it_is_as_dark_as_the_system_wants_or_the_reader_says(

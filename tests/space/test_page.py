@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from shared.backends.fake import FakeBackend
 from shared.backends.fake import draw as fake_draw
@@ -17,8 +16,20 @@ from shared.backends.local import LocalBackend
 from shared.contract import parse_request
 from shared.errors import OutOfMemory
 from shared.images import encode_image, read_recipe
-from tests.space.browser import browser, context, draw, drawn, tab, visit
-from tests.space.conftest import HeldBackend, Serve
+from space.page import history, workshop
+from tests.space.browser import (
+    browser,
+    context,
+    draw,
+    drawn,
+    drop,
+    previews_seen,
+    ready,
+    tab,
+    visit,
+    watch_previews,
+)
+from tests.space.conftest import HeldBackend, Serve, full
 
 __all__ = ["browser", "context", "tab"]
 
@@ -31,37 +42,13 @@ def picture(**fields: Any) -> bytes:
     return encode_image(fake_draw(request.seed, request.width, request.height), request, None)
 
 
-def drop(tab: Page, data: bytes, name: str = "picture.png") -> None:
-    """Let a file fall onto the page."""
-    transfer = tab.evaluate_handle(
-        """([data, name]) => {
-            const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
-            const transfer = new DataTransfer();
-            transfer.items.add(new File([bytes], name, {type: 'image/png'}));
-            return transfer;
-        }""",
-        [base64.b64encode(data).decode(), name],
-    )
-    tab.dispatch_event("body", "dragover", {"dataTransfer": transfer})
-    tab.dispatch_event("body", "drop", {"dataTransfer": transfer})
-
-
 def test_a_prompt_and_ctrl_enter_draw_a_picture_that_sharpens(serve: Serve, tab: Page) -> None:
     with serve(LocalBackend(previews=True)) as url:
         visit(tab, url)
-        tab.evaluate(
-            """() => {
-                window.seen = new Set();
-                new MutationObserver(() => {
-                    const preview = document.querySelector('.preview');
-                    if (preview) window.seen.add(preview.src);
-                }).observe(document.querySelector('#stage'),
-                           {subtree: true, childList: true, attributes: true});
-            }"""
-        )
+        watch_previews(tab)
         draw(tab, "a red fox, 3d render")
         drawn(tab)
-        assert tab.evaluate("window.seen.size") > 1
+        assert previews_seen(tab) > 1
         expect(tab.locator(".facts")).to_contain_text("Drawn by local")
         expect(tab.locator(".facts")).to_contain_text("denoising")
         expect(tab.get_by_role("status").filter(has_text="The picture is ready.")).to_be_attached()
@@ -180,6 +167,17 @@ def test_a_link_opens_the_page_with_its_settings(serve: Serve, context: BrowserC
         expect(second.locator("#pictures input")).to_have_value("1")
 
 
+def test_where_there_is_no_clipboard_the_link_is_followed(serve: Serve, tab: Page) -> None:
+    tab.add_init_script("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    with serve(FakeBackend()) as url:
+        visit(tab, f"{url}/?{urlencode(ASKED)}")
+        tab.keyboard.press("Control+Enter")
+        drawn(tab)
+        with tab.expect_popup() as popup:
+            tab.get_by_role("link", name="Copy link").nth(2).click()
+        expect(ready(popup.value).locator("#seed input")).to_have_value("79")
+
+
 def test_a_link_that_breaks_a_limit_is_refused_in_a_sentence(serve: Serve, tab: Page) -> None:
     with serve(FakeBackend()) as url:
         visit(tab, f"{url}/?{urlencode({'prompt': 'x', 'steps': 'many', 'width': 9})}")
@@ -218,6 +216,57 @@ def test_the_history_finds_a_picture_and_gives_its_settings_or_its_seed(
         expect(tab.locator("#strip .thumb")).to_have_count(2)
         tab.reload()
         expect(tab.locator("#strip .thumb")).to_have_count(2)
+
+
+def test_a_new_search_begins_with_its_first_page(
+    serve: Serve, tab: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "PAGE", 2)
+    with serve(FakeBackend()) as url:
+        visit(tab, f"{url}/?{urlencode({'prompt': 'a fox', 'num_images': 5})}")
+        tab.keyboard.press("Control+Enter")
+        drawn(tab)
+        tab.get_by_role("tab", name="History").click()
+        expect(tab.locator("#wall .thumb")).to_have_count(2)
+        for count in (4, 5):
+            tab.get_by_role("button", name="Show more").click()
+            expect(tab.locator("#wall .thumb")).to_have_count(count)
+        expect(tab.get_by_role("button", name="Show more")).to_be_hidden()
+        tab.fill("#search textarea, #search input", "fox")
+        expect(tab.locator("#wall .thumb")).to_have_count(2)
+
+
+def test_nothing_is_drawn_before_the_browser_has_its_token(serve: Serve, tab: Page) -> None:
+    held: list[Route] = []
+    tab.route("**/run/predict*", lambda route: held.append(route))
+    with serve(FakeBackend()) as url:
+        with tab.expect_request("**/run/predict*"):
+            tab.goto(url)
+        draw(tab)
+        expect(tab.locator("#draw")).to_be_disabled()
+        for route in held:
+            route.continue_()
+        tab.unroute("**/run/predict*")
+        draw(ready(tab))
+        drawn(tab)
+        expect(tab.locator("#strip .thumb")).to_have_count(1)
+
+
+def test_a_picture_without_room_on_the_disk_is_shown_and_downloaded_all_the_same(
+    serve: Serve, tab: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workshop, "save_bytes_to_cache", full)
+    with serve(FakeBackend()) as url:
+        visit(tab, f"{url}/?{urlencode({'prompt': 'a tulip', 'seed': 77})}")
+        tab.keyboard.press("Control+Enter")
+        drawn(tab)
+        assert tab.evaluate("document.querySelector('figure img').naturalWidth") == 256
+        with tab.expect_download() as download:
+            tab.get_by_role("link", name="Download").click()
+        assert download.value.suggested_filename == "a-tulip-77.png"
+        assert download.value.path().read_bytes() == picture()
+        tab.get_by_role("tab", name="History").click()
+        expect(tab.get_by_role("alert")).to_contain_text("There is no room left")
 
 
 def test_no_visitor_sees_the_pictures_of_another(serve: Serve, browser: Browser) -> None:
@@ -272,6 +321,10 @@ def test_a_grid_is_estimated_drawn_and_downloaded_as_one_sheet(serve: Serve, tab
         with tab.expect_download() as download:
             tab.get_by_role("link", name="Download the contact sheet").click()
         assert download.value.path().read_bytes().startswith(b"\x89PNG")
+        tab.get_by_role("tab", name="History").click()
+        tab.locator("#wall .thumb").first.click()
+        expect(tab.locator(".facts:visible")).to_contain_text("Made by fake on none in ")
+        tab.get_by_role("tab", name="Grid").click()
         tab.get_by_label("Values", exact=True).fill("500")
         expect(tab.locator("#estimate")).to_contain_text("Use steps=100.")
 

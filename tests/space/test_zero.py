@@ -18,7 +18,13 @@ from shared.backends.local import LocalBackend
 from shared.checkpoints import get_checkpoint
 from shared.contract import GenerationRequest, Step, collect, parse_request
 from shared.engine.loading import Model, load
-from shared.errors import BackendUnavailable, CygnetError, InvalidRequest, QuotaExceeded
+from shared.errors import (
+    BackendUnavailable,
+    CheckpointMissing,
+    CygnetError,
+    InvalidRequest,
+    QuotaExceeded,
+)
 from shared.settings import Acceleration, settings
 from space import ahead, app, zero
 from space.zero import ZeroBackend
@@ -145,7 +151,7 @@ async def test_what_the_host_refuses_is_our_error(
 
 async def test_another_checkpoint_is_refused_before_time_is_taken(model: Model) -> None:
     host = Host()
-    with pytest.raises(InvalidRequest, match="Use checkpoint=cygnet-tiny-fast"):
+    with pytest.raises(CheckpointMissing, match="Use checkpoint=cygnet-tiny-fast"):
         await collect(ZeroBackend(model, host.gpu).generate(ask(checkpoint="cygnet-tiny")))
     assert host.taken == []
 

@@ -14,7 +14,7 @@ import httpx
 
 from shared.backends.api_client import ApiBackend
 from shared.contract import BackendStatus, Event, GenerationRequest
-from shared.errors import BackendUnavailable, Unauthorised
+from shared.errors import Unauthorised
 
 TIMEOUT = httpx.Timeout(connect=30, read=170, write=30, pool=10)
 """Modal answers within 150 s: with 303 and a new address where the work itself takes longer."""
@@ -28,6 +28,10 @@ class ModalBackend(ApiBackend):
 
     name = "modal"
     timeout = TIMEOUT
+    where_to_look = (
+        "Check CYGNET_MODAL_URL; modal app list shows whether it is deployed, "
+        "modal app logs cygnet what it says."
+    )
 
     async def status(self) -> BackendStatus:
         """What the web door says. One that is only starting is cold, and not down."""
@@ -43,12 +47,6 @@ class ModalBackend(ApiBackend):
             async with aclosing(super().generate(request)) as events:
                 async for event in events:
                     yield event
-        except BackendUnavailable as error:
-            error.next_step = (
-                "Check CYGNET_MODAL_URL; modal app list shows whether it is deployed, "
-                "modal app logs cygnet what it says."
-            )
-            raise
         except Unauthorised as error:
             error.next_step = "Set CYGNET_MODAL_KEY to the key in its secret, cygnet."
             raise

@@ -156,7 +156,10 @@ class Records:
         return number + 1
 
     async def open(self, job: str) -> JobLog | None:
-        """To write on: after a container died, where it stopped. None if the job has ended."""
+        """To write on: after a container died, where it stopped. None if the job has ended.
+
+        An image may have been kept and not told, if the container died between the two.
+        """
         if await self.has_ended(job):
             return None
         asked = await self._jobs.get(job)
@@ -167,10 +170,11 @@ class Records:
         }
         progress["attempts"] += 1
         await self._jobs.put(f"{job}/progress", progress)
-        number = 0
-        while await self._events.get(f"{job}/{number}") is not None:
+        number, told = 0, set[int]()
+        while batch := await self._events.get(f"{job}/{number}"):
             number += 1
-        return JobLog(self, job, number, progress, asked["request"]["output_format"])
+            told |= {event["index"] for event in batch if event["type"] == "image"}
+        return JobLog(self, job, number, progress, told, asked["request"]["output_format"])
 
     async def write_image(self, image: StoredImage, data: bytes, progress: dict[str, Any]) -> None:
         await self._events.put(image.id, data)
@@ -181,12 +185,19 @@ class JobLog:
     """One job's events, on their way to the table. Written by one container at a time."""
 
     def __init__(
-        self, records: Records, job: str, number: int, progress: dict[str, Any], file_format: str
+        self,
+        records: Records,
+        job: str,
+        number: int,
+        progress: dict[str, Any],
+        told: set[int],
+        file_format: str,
     ) -> None:
         self._records = records
         self._job = job
         self._number = number
         self._progress = progress
+        self._told = told
         self._format = file_format
         self._waiting: list[Event] = []
         self._writing: asyncio.Task[None] | None = None
@@ -196,8 +207,11 @@ class JobLog:
         told again."""
         if isinstance(event, Queued) and event.position == 0:
             return  # the web door has said that the job waits
-        if isinstance(event, ImageReady) and not await self._keep(event):
-            return
+        if isinstance(event, ImageReady):
+            if event.index in self._told:
+                return
+            self._told.add(event.index)
+            await self._keep(event)
         self._waiting.append(event)
         if self._writing is None or self._writing.done():
             await self._written()
@@ -217,10 +231,10 @@ class JobLog:
             events, self._waiting = self._waiting, []
             self._number = await self._records.write(self._job, self._number, events)
 
-    async def _keep(self, event: ImageReady) -> bool:
+    async def _keep(self, event: ImageReady) -> None:
         kept = self._progress["images"]
         if event.index in [image["number"] for image in kept]:
-            return False
+            return  # by a container that died before it told of it
         image = StoredImage(
             id=f"{self._job}-{event.index}",
             job=self._job,
@@ -232,7 +246,6 @@ class JobLog:
         )
         kept.append(dataclasses.asdict(image))
         await self._records.write_image(image, event.image, self._progress)
-        return True
 
 
 def _job(

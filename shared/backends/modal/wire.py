@@ -25,6 +25,6 @@ def check_served(request: GenerationRequest, checkpoint: str) -> None:
     if request.checkpoint != checkpoint:
         raise InvalidRequest(
             f"This deployment draws with {checkpoint}, not with {request.checkpoint}.",
-            f"Leave the checkpoint out, or deploy with CYGNET_CHECKPOINT={request.checkpoint}.",
+            f"Ask for checkpoint {checkpoint}.",
             ("checkpoint",),
         )
