@@ -22,7 +22,7 @@ import modal
 
 from shared.checkpoints import ON_A_GPU, get_checkpoint
 from shared.errors import CygnetError
-from shared.settings import settings
+from shared.settings import VARIABLES, settings
 
 if TYPE_CHECKING:
     from shared.backends.modal.records import Records
@@ -40,6 +40,13 @@ GPUS = [] if SHIPS else list(settings().modal_gpu)
 SNAPSHOT = settings().modal_snapshot
 """cpu: the weights come back with a copied memory instead of being read and converted again.
 gpu also keeps what is on the GPU, and is experimental at Modal's. none reads them each time."""
+ACCELERATION = {
+    variable: str(getattr(settings().acceleration, path[-1]))
+    for variable, path in VARIABLES.items()
+    if path[0] == "acceleration"
+    and path[-1] in settings().acceleration.model_fields_set - {"device"}
+}
+"""How the weights are loaded and run, where that was set; the device is for Modal to give."""
 
 # The same for everyone, with the reason beside each; change them here.
 
@@ -51,7 +58,7 @@ BUFFER_CONTAINERS = 0  # a spare machine for bursts: worth its price only with s
 MAX_CONTAINERS = 8  # what a runaway script can spend at a time
 TARGET_INPUTS = 4  # two or three pictures of 832x480 fill a forward; the next waits for its step
 MAX_INPUTS = 8  # while another machine starts, better a longer batch than no answer
-TIMEOUT = 20 * MINUTES  # of one request: 16 images of 50 steps on the slowest GPU fit by far
+TIMEOUT = 20 * MINUTES  # of one request; raise it if many large images take longer on your GPU
 STARTUP_TIMEOUT = 20 * MINUTES  # weights of 40 GB over a slow day's network
 RETRIES = modal.Retries(max_retries=2, initial_delay=1.0)  # machines die, and are preempted
 MAX_QUEUED = 256  # the next job gets a clear 429 instead of an hour's wait
@@ -82,13 +89,20 @@ def with_packages(*extras: str) -> modal.Image:
                 "CYGNET_MODAL_SNAPSHOT": SNAPSHOT,
                 "HF_HUB_CACHE": HUB_CACHE,
                 "HF_XET_HIGH_PERFORMANCE": "1",
+                **ACCELERATION,
             }
         )
     )
 
 
+def with_quantisation(image: modal.Image) -> modal.Image:
+    if settings().acceleration.quantisation == "none":
+        return image
+    return image.pip_install("torchao", extra_options=f"--constraint {CONSTRAINTS}")
+
+
 engine_image = (
-    with_packages("local")
+    with_quantisation(with_packages("local"))
     .add_local_dir(ROOT / "shared" / "weights", "/root/shared/weights")
     .add_local_python_source("shared")
 )

@@ -129,9 +129,8 @@ def compare(checkpoint: Checkpoint, count: int, repeats: int) -> Iterator[str]:
         write_prompts(folder / "one.csv", 1)
         write_prompts(folder / "all.csv", count)
         with server(folder / "data", checkpoint) as url:
-            for (
-                side
-            ) in SIDES:  # fills the caches of disk and bytecode; the server loads its weights
+            # Fills the caches of disk and bytecode; the server loads its weights.
+            for side in SIDES:
                 measure(side, folder / "one.csv", folder / f"{side}-first", checkpoint, url)
             for repeat in range(repeats):
                 for side in SIDES:
@@ -174,7 +173,9 @@ def main() -> None:
     threads = os.environ.get("OMP_NUM_THREADS", "unset")
     print(f"{cpu()}, {os.cpu_count()} cores, OMP_NUM_THREADS {threads}.")
     print(f"Python {platform.python_version()}, {versions}.")
-    print(f"Medians of {arguments.repeats} repetitions, the sides taking turns.")
+    count = arguments.repeats
+    runs = "One repetition" if count == 1 else f"Medians of {count} repetitions"
+    print(f"{runs}, the sides taking turns.")
     if (load := os.getloadavg()[0]) > 0.5:
         print(f"The machine was busy (load {load:.1f}): read the ratios rather than the rates.")
     print("", *compare(arguments.checkpoint, arguments.count, arguments.repeats), sep="\n")

@@ -27,11 +27,14 @@ def open_backend() -> Backend:
     name = settings().backend
     if not (settings().zero_gpu and name == "local"):
         return find_backend(name, previews=True)()
-    gpu = importlib.import_module("spaces").GPU  # the host's; before torch, which it patches
+    spaces = importlib.import_module("spaces")  # the host's; before torch, which it patches
+    from space.ahead import compile_ahead
     from space.zero import ZeroBackend, load_for_zero
 
     model = load_for_zero(get_checkpoint(settings().checkpoint), settings().acceleration)
-    return ZeroBackend(model, gpu)
+    if settings().acceleration.compile:
+        compile_ahead(model, spaces)
+    return ZeroBackend(model, spaces.GPU)
 
 
 def launch(site: FastAPI) -> None:

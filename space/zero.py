@@ -130,7 +130,7 @@ class ZeroBackend:
 
 
 def load_for_zero(checkpoint: Checkpoint, acceleration: Acceleration) -> Model:
-    """The model, placed as the host wants it; compiling at the first call is forbidden there."""
+    """The model, placed as the host wants it; which forbids to compile at the first call."""
     wanted = acceleration.model_copy(update={"device": "cuda", "compile": False})
     return load(checkpoint, wanted)
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from PIL import Image
 
 from docs.blocks import PAGES, ROOT, filled
 from shared import cli
+from shared.cli.command import parser
 from shared.contract import parse_request
 from shared.errors import InputError, error_types
 from shared.images import read_recipe
@@ -23,10 +27,13 @@ from tests.test_checkpoints import write as write_checkpoint
 
 __all__ = ["hub"]
 
+SPACE, CARD = ROOT / "space/README.md", ROOT / "shared/weights/cygnet-tiny/README.md"
 ALL_PAGES = [
     *PAGES,
     *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md")),
     ROOT / "benchmarks/README.md",
+    SPACE,
+    CARD,
 ]
 LOCAL = (ROOT / "docs/local.md").read_text()
 
@@ -83,6 +90,23 @@ def test_the_example_in_python_draws_the_same_file_each_time(tmp_path: Path) -> 
     assert read_recipe(drawn[0]).fields["seed"] == 7
 
 
+def test_the_example_on_the_card_of_the_weights_draws(tmp_path: Path) -> None:
+    [example] = code(CARD, "python")
+    short = example.replace("num_inference_steps=20", "num_inference_steps=1")
+    assert short != example
+    save = f"\nimage.save({str(tmp_path / 'fox.png')!r})"
+    subprocess.run([sys.executable, "-c", short + save], cwd=ROOT, check=True, timeout=300)
+    with Image.open(tmp_path / "fox.png") as image:
+        assert image.size == (256, 256)
+
+
+def test_the_example_on_the_card_of_the_space_calls_what_the_client_has() -> None:
+    [example] = code(SPACE, "python")
+    with mock.patch("gradio_client.Client", autospec=True) as client:
+        exec(example, {})
+    client.assert_called_once_with("OWNER/NAME")
+
+
 def anchors(page: Path) -> set[str]:
     """What GitHub makes of the page's headings."""
     headings = re.findall(r"^#+ (.*)", page.read_text(), flags=re.M)
@@ -121,11 +145,21 @@ def test_the_page_of_errors_shows_an_error_as_it_is_printed(
     assert capsys.readouterr().err.strip() in (ROOT / "docs/errors.md").read_text()
 
 
-def test_every_option_and_every_variable_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        cli.main(["generate", "--help"])
-    options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}
-    assert {option for option in options if option not in LOCAL} == set()
+def all_options(command: argparse.ArgumentParser) -> set[str]:
+    """Those of a command and of the commands below it."""
+    found = {option for action in command._actions for option in action.option_strings}
+    for action in command._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found = found.union(*map(all_options, action.choices.values()))
+    return found
+
+
+def test_every_option_and_every_variable_is_explained() -> None:
+    said = "".join(page.read_text() for page in PAGES if page.name != "commands.md")
+    told_elsewhere = {"-h", "--help", "--version", "--child"}  # the last is between programs
+    options = all_options(parser()) - told_elsewhere
+    assert len(options) > 40
+    assert {name for name in options if not re.search(rf"{name}(?![\w-])", said)} == set()
     assert {variable for variable in VARIABLES if variable not in LOCAL} == set()
 
 

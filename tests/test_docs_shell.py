@@ -7,21 +7,34 @@ that nobody looks at.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import contextlib
+import functools
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from mcp.types import Tool
 from packaging.requirements import Requirement
 
 from docs.blocks import ROOT
+from shared.backends.config import read_backends
 from shared.backends.fake import FakeBackend
+from shared.backends.router import Router
 from shared.cli.command import parser
+from shared.errors import CygnetError
+from shared.gallery import Gallery
+from shared.mcp.client import read_arguments
+from shared.mcp.server import create_server
 from shared.settings import VARIABLES
 from tests.api.conftest import Serve, serve
 from training.data import STYLES
@@ -32,6 +45,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")),
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "shared/weights").glob("*/README.md")),
+    ROOT / "space/README.md",
 ]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 FOREIGN_VARIABLES = {"HF_TOKEN", "PIP_EXTRA_INDEX_URL", "CYGNET_MODAL_KEY"}
@@ -55,7 +69,21 @@ def options(words: list[str]) -> set[str]:
 
 
 def check_ours(words: list[str]) -> None:
-    parser().parse_args(words)
+    args = parser().parse_args(words)
+    if "tool" in args and not args.server:  # a call of a tool of ours
+        tool = tools()[args.tool]
+        given, schema = read_arguments(args.words, tool).keys(), tool.input_schema
+        assert set(schema.get("required", ())) <= given <= schema["properties"].keys()
+
+
+@functools.cache
+def tools() -> dict[str, Tool]:
+    """What the MCP server offers, by name."""
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        gallery = stack.enter_context(contextlib.closing(Gallery(Path(folder))))
+        server = create_server(Router(read_backends(), "fake"), gallery)
+        return {tool.name: tool for tool in asyncio.run(server.list_tools())}
 
 
 def check_make(words: list[str]) -> None:
@@ -63,6 +91,8 @@ def check_make(words: list[str]) -> None:
     # What a dry run would install decides nothing here.
     done = subprocess.run([*dry, f"VENV={sys.prefix}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    for call in re.findall(r"bin/cygnet (.*)", done.stdout.replace("\\\n", "")):
+        check_ours(shlex.split(call))
 
 
 def check_python(words: list[str]) -> None:
@@ -70,9 +100,29 @@ def check_python(words: list[str]) -> None:
         return check_ours(["mcp", *words[1:]])
     assert words[0] == "-m"
     path = ROOT.joinpath(*words[1].split(".")).with_suffix(".py")
-    sources = [path.read_text(), (ROOT / "training/options.py").read_text()]
-    known = set(re.findall(r'"(--[a-z-]+)"', "".join(sources)))
-    assert options(words) <= known
+    if "parse_args" not in path.read_text():
+        assert path.is_file() and len(words) == 2
+        return
+    with (
+        mock.patch.object(sys, "argv", words[1:]),
+        mock.patch(PARSE, stop_when_parsed),
+        pytest.raises(Parsed),
+    ):
+        runpy.run_path(str(path), run_name="__main__")
+
+
+class Parsed(Exception):
+    """The program would do its work now."""
+
+
+PARSE = "argparse.ArgumentParser.parse_args"
+PARSE_KNOWN = argparse.ArgumentParser.parse_known_args
+
+
+def stop_when_parsed(program: argparse.ArgumentParser) -> None:
+    _, unknown = PARSE_KNOWN(program)
+    assert not unknown
+    raise Parsed
 
 
 def check_pip(words: list[str]) -> None:
@@ -146,6 +196,27 @@ def test_a_line_of_shell_in_the_docs_is_a_call_that_exists(line: str) -> None:
     words = shlex.split(re.sub(r"\$\(.*?\)", "value", line).split(" > ")[0])
     assert words[0] in CHECKS, "say how a test can look at it"
     CHECKS[words[0]](words[1:])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'make image PROMPT=a ARGS="--sed 7"',
+        "make mcp ARGS=toolz",
+        "cygnet batch a.txt --out b --dry",
+        "python mcp_client_server.py call generate_image --prompto x",
+        "python mcp_client_server.py call draw --prompt x",
+        "python -m benchmarks.batch prompts.txt",
+        "python -m benchmarks.page --repeat 3",
+        "python -m docs.blocks README.md",
+        "pip install .[speed]",
+        "export CYGNET_CHECKPIONT=a",
+    ],
+)
+def test_a_line_that_is_wrong_is_found(line: str) -> None:
+    words = shlex.split(line)
+    with pytest.raises((AssertionError, CygnetError, LookupError, SystemExit)):
+        CHECKS[words[0]](words[1:])
 
 
 @pytest.mark.anyio

@@ -65,6 +65,8 @@ class CallJobs:
             raise InvalidRequest(
                 "This deployment calls no webhooks.", "Follow the job's events.", ("webhook",)
             )
+        if known := await self._records.known(owner, terms):
+            return await self._records.job(known)
         stats = await self._calls.stats()
         if stats.waiting >= self._options.max_queued:
             message = f"{stats.waiting} jobs wait already, as many as may."
@@ -75,17 +77,26 @@ class CallJobs:
             if not stats.machines:
                 told.append(Starting())
             await self._records.write(job, 0, told)
-            await self._records.add_call(job, await self._calls.spawn(job, request))
+            try:
+                call = await self._calls.spawn(job, request)
+            except BackendUnavailable:
+                await self._records.forget(job, owner, terms)
+                raise
+            await self._records.add_call(job, call)
         return await self._records.job(job)
 
     async def cancel(self, job: str, owner: str | None = None) -> Job:
-        """The call is stopped; one that is only being made finds that its job has ended."""
-        now = await self.job(job, owner)
+        """The call is stopped; one that is only being made finds that its job has ended.
+
+        Asked again, it stops the call again, should the platform not have answered the first time.
+        """
+        await self.job(job, owner)  # if its call has died, that is how it ended
         cancelled = Cancelled("The job was cancelled.", "Send it again if you still want it.")
-        ends_now = not now.ended and await self._records.fail(job, cancelled)
-        if ends_now and (call := await self._records.call(job)):
+        await self._records.fail(job, cancelled)
+        now = await self._records.job(job)
+        if now.status == "cancelled" and (call := await self._records.call(job)):
             await self._calls.cancel(call)
-        return await self._records.job(job)
+        return now
 
     async def ended(self, job: str) -> Job:
         while not (await self._is_over(job, self._options.heartbeat)):

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from shared.backends.config import BackendConfig, Kind, read_backends
+from shared.backends.config import KEY_VARIABLES, BackendConfig, Kind, read_backends
 from shared.contract import BackendStatus, Event, GenerationRequest
 from shared.errors import PackageMissing
 from shared.settings import settings
@@ -93,8 +93,13 @@ def _modal(config: BackendConfig, how: Opening) -> Backend:
 def _space(config: BackendConfig, how: Opening) -> Backend:
     from shared.backends.space_client import SpaceBackend
 
+    is_the_hubs = config.key_variable == KEY_VARIABLES["space"]
     return SpaceBackend(
-        config.required_address, config.key, settings().hub_url, fail_fast=how.fail_fast
+        config.required_address,
+        token=config.key if is_the_hubs else "",
+        key="" if is_the_hubs else config.key,
+        hub=settings().hub_url,
+        fail_fast=how.fail_fast,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from shared.backends.api_client import MAX_TRIES
-from shared.backends.space_host import no_entry
+from shared.backends.space_host import no_entry, whole
 from shared.errors import BackendUnavailable, CygnetError, QueueFull
 
 _TRY_AGAIN = {408, 425, 429, 502, 503, 504}
@@ -45,7 +45,8 @@ class Calls:
     async def once(self, method: str, url: str, **options: Any) -> httpx.Response:
         """A good answer. Raises `NotNow`, `Lost` for a POST that was not answered, or our error."""
         try:
-            answer = await self.client.request(method, url, **options)
+            async with self.client.stream(method, url, **options) as stream:
+                answer = await whole(stream)
         except httpx.RequestError as error:
             if method == "POST" and not isinstance(error, _NEVER_SENT):
                 raise Lost from error

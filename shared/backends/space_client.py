@@ -21,7 +21,7 @@ import httpx
 
 from shared.backends.api_client import MAX_TRIES, TIMEOUT, wait_before
 from shared.backends.space_calls import Calls, Lost, NotNow
-from shared.backends.space_host import SpaceHost, no_entry
+from shared.backends.space_host import SpaceHost, no_entry, whole
 from shared.backends.space_messages import (
     AGAIN,
     ImageFile,
@@ -64,10 +64,10 @@ class _Call:
 class SpaceBackend:
     """Generates on `space`: OWNER/NAME or the page of the Hub at `hub`, or the address of a server.
 
-    The token goes to the Hub, and to where the Hub says the Space is; to an address only if it is one
-    of the Hub's. With `fail_fast` it gives up at once where the Space has surely not taken the call,
-    one that has to be woken included. `transport` stands in for the network, `wait` for the time
-    between two tries.
+    `token`, the Hub's, goes to the Hub, and to where the Hub says the Space is; to an address only if
+    it is one of the Hub's, over HTTPS. `key` is the Space's own, and goes wherever that is. With
+    `fail_fast` it gives up at once where the Space has surely not taken the call, one that has to be
+    woken included. `transport` stands in for the network, `wait` for the time between two tries.
     """
 
     name = "space"
@@ -80,14 +80,15 @@ class SpaceBackend:
         transport: httpx.AsyncBaseTransport | None = None,
         wait: Callable[[int, float | None], float] = wait_before,
         fail_fast: bool = False,
+        key: str = "",
     ) -> None:
         # Not kept alive: after an error, Gradio's server closes a connection under the next call.
         limits = httpx.Limits(max_keepalive_connections=0)
         self._client = httpx.AsyncClient(timeout=TIMEOUT, transport=transport, limits=limits)
         self._calls = Calls(self._client, wait, fail_fast)
         self._host = SpaceHost(space, hub, self._client)
-        if token and self._host.is_the_hubs:
-            bearer = f"Bearer {token}"  # the app may have a use of its own for the first
+        if shown := key or (token if self._host.is_the_hubs else ""):
+            bearer = f"Bearer {shown}"  # the app may have a use of its own for the first
             self._client.headers.update({"authorization": bearer, "x-hf-authorization": bearer})
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
@@ -102,13 +103,19 @@ class SpaceBackend:
                         yield event
 
     async def status(self) -> BackendStatus:
-        """What the Hub says of the Space, which wakes nothing; of an address, what is said there."""
+        """What the Hub says of the Space; of an address what is said there, if it is none of the Hub's.
+
+        Wakes nothing.
+        """
         try:
             if stage := await self._host.stage():
                 return BackendStatus(
                     name=self.name, healthy=not stage.down, warm=stage.running, detail=str(stage)
                 )
             address = await self._host.address()
+            if self._host.may_sleep:
+                detail = "To look would wake it; given as OWNER/NAME, the Hub can tell how it is."
+                return BackendStatus(name=self.name, healthy=True, warm=False, detail=detail)
             ready = await self._calls.made("GET", f"{address}/readyz", tries=1)
             models = await self._calls.made("GET", f"{address}/v1/models", tries=1)
             return BackendStatus(
@@ -157,13 +164,15 @@ class SpaceBackend:
             functions = {one["api_name"]: one["id"] for one in config.json()["dependencies"]}
             described = info["named_endpoints"]["/generate"]["parameters"]
             names = tuple(str(one["parameter_name"]) for one in described)
-            if unknown := set(names) - set(GenerationRequest.model_fields):
-                raise KeyError(*unknown)
-            return _Endpoint(address, int(functions["generate"]), names)
+            index = int(functions["generate"])
         except (ValueError, KeyError, TypeError) as error:
+            raise BackendUnavailable("That is no Cygnet Space.", "Check its name.") from error
+        if set(names) != set(GenerationRequest.model_fields):
+            # It would pass over what it does not know, and draw something else.
             raise BackendUnavailable(
-                "That is no Cygnet Space, or one of another version.", "Check its name."
-            ) from error
+                "That Space has another version of Cygnet.", "Update the older of the two."
+            )
+        return _Endpoint(address, index, names)
 
     async def _run(
         self, endpoint: _Endpoint, request: GenerationRequest
@@ -233,8 +242,7 @@ class SpaceBackend:
             try:
                 async with self._client.stream("GET", url) as answer:
                     if not answer.is_success:
-                        await answer.aread()
-                        raise _begun(no_entry(answer, call.endpoint.address))
+                        raise _begun(no_entry(await whole(answer), call.endpoint.address))
                     async for message in read_messages(answer.aiter_lines()):
                         heard = True
                         yield read_message(message.data)
@@ -275,8 +283,7 @@ class SpaceBackend:
         data = bytearray()
         async with self._client.stream("GET", url) as answer:
             if not answer.is_success:
-                await answer.aread()
-                raise no_entry(answer, str(answer.url.host))
+                raise no_entry(await whole(answer), str(answer.url.host))
             async for chunk in answer.aiter_bytes():
                 data += chunk
                 if len(data) > MAX_FILE_BYTES:

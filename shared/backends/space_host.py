@@ -6,11 +6,16 @@ from dataclasses import dataclass
 
 import httpx
 
+from shared.backends.space_messages import MAX_SAID
+from shared.contract import clean_text
 from shared.errors import BackendUnavailable, CygnetError, NotFound, Unauthorised, error_of
 
 _RUNNING = {"RUNNING", "RUNNING_BUILDING", "RUNNING_APP_STARTING"}
 _STARTING = {"SLEEPING", "STOPPED", "BUILDING", "APP_STARTING", "RESTARTING"}
 _BROKEN = {"NO_APP_FILE", "CONFIG_ERROR", "BUILD_ERROR", "RUNTIME_ERROR", "DELETING"}
+
+MAX_BODY = 16 * 2**20
+"""Bytes of what a Space says at once: the description of a large page has a few hundred thousand."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,13 @@ class SpaceHost:
 
     @property
     def is_the_hubs(self) -> bool:
-        """Whether a token of the Hub may go there."""
-        return bool(self.name) or httpx.URL(self._address).host.endswith(".hf.space")
+        """Whether a token of the Hub may go there: it is read by nobody on the way."""
+        return bool(self.name) or (self.may_sleep and self._address.startswith("https:"))
+
+    @property
+    def may_sleep(self) -> bool:
+        """Whether a call to its address, as far as that is known, may wake it."""
+        return httpx.URL(self._address).host.endswith(".hf.space")
 
     async def address(self) -> str:
         """Raises `NotFound`, `Unauthorised` or `BackendUnavailable`."""
@@ -88,6 +98,20 @@ class SpaceHost:
             return None
 
 
+class TooLarge(httpx.RequestError):
+    """An answer is larger than anything that a Space has to say."""
+
+
+async def whole(answer: httpx.Response) -> httpx.Response:
+    """An answer whose body is still to be read, with that body. Raises `TooLarge`."""
+    body = bytearray()
+    async for chunk in answer.aiter_bytes():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise TooLarge(f"more than {MAX_BODY} bytes")
+    return httpx.Response(answer.status_code, content=bytes(body), request=answer.request)
+
+
 def no_entry(answer: httpx.Response, space: str) -> CygnetError:
     """What a refusal from before Gradio means: one of our own servers', else the Hub's.
 
@@ -95,7 +119,10 @@ def no_entry(answer: httpx.Response, space: str) -> CygnetError:
     """
     try:
         told = answer.json()
-        return error_of(str(told["code"]), str(told["detail"]), str(told["next_step"]))
+        detail, next_step = (
+            clean_text(str(told[name]))[:MAX_SAID] for name in ("detail", "next_step")
+        )
+        return error_of(str(told["code"]), detail, next_step)
     except (ValueError, KeyError, TypeError):
         pass
     match answer.status_code:

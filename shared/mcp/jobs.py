@@ -38,7 +38,7 @@ class Job:
     backend: str
     """The one that was asked for."""
     owner: str
-    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    id: str = field(default_factory=lambda: secrets.token_hex(16))
     status: Status = "queued"
     ahead: int = 0
     """How many requests are before it in the queue."""

@@ -37,7 +37,6 @@ from shared.mcp.schema import (
     Words,
     with_numbers,
 )
-from shared.settings import settings
 
 _LOOK = 1.0  # seconds between two looks at whether the client is still there
 _ENDING = 10.0  # seconds that a cancelled job gets to say that it has ended
@@ -159,7 +158,8 @@ class Tools:
     async def list_checkpoints(self) -> Annotated[CallToolResult, Checkpoints]:
         """The models that can be asked for: sizes, steps and guidance they were made for, licence."""
         rows = tuple(CheckpointRow.model_validate(row) for row in CHECKPOINTS)
-        return replies.data_answer(Checkpoints(default=settings().checkpoint, checkpoints=rows))
+        default = self._router.backends.default_checkpoint(self._router.name)
+        return replies.data_answer(Checkpoints(default=default, checkpoints=rows))
 
     def _check(self, backend: object) -> None:
         """Raises `UnknownBackend`, or `InvalidRequest` for what is no name at all."""

@@ -83,7 +83,7 @@ def serve(tmp_path: Path) -> Serve:
 
     @contextlib.asynccontextmanager
     async def run(backend: FakeBackend, **options: Any) -> AsyncIterator[Server]:
-        settings = {"hosts": ("127.0.0.1",)} | options
+        settings: dict[str, Any] = {"hosts": ("127.0.0.1",)} | options
         app = create_api(backend, Store(tmp_path / "data"), ApiOptions(**settings))
         server = UvicornServer(app)
         with listen("127.0.0.1", 0) as listener:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared.backends.fake import FakeBackend
 from shared.contract import BackendStatus, Event, GenerationRequest, Step
 from shared.errors import OutOfMemory
 from tests.api.conftest import HeldBackend, Serve, Server
+from tests.test_docs import code
 
 pytestmark = pytest.mark.anyio
+
+PAGE = Path(__file__).parents[2] / "docs/api.md"
 
 
 async def numbers(client: httpx.AsyncClient) -> dict[str, float]:
@@ -41,6 +47,27 @@ async def test_jobs_are_counted_by_how_they_ended(serve: Serve) -> None:
         told = await numbers(server.client)
     assert told["cygnet_jobs_total  succeeded"] == 2
     assert told["cygnet_jobs_total out_of_memory failed"] == 1
+
+
+async def test_every_number_that_the_docs_name_is_told(serve: Serve) -> None:
+    named = set(re.findall(r"`((?:cygnet|process)_[a-z_]+)`", PAGE.read_text()))
+    assert len(named) > 5
+    async with serve(FakeBackend()) as server:
+        await server.ended((await server.post())["id"])
+        told = (await server.client.get("/metrics")).text
+    if sys.platform != "linux":
+        named.discard("process_resident_memory_bytes")
+    assert {name for name in named if f"# TYPE {name} " not in told} == set()
+
+
+def test_what_the_docs_give_prometheus_is_a_job_that_finds_the_server() -> None:
+    [block] = code(PAGE, "yaml")
+    [job] = yaml.safe_load(block)["scrape_configs"]
+    assert job.pop("job_name") == "cygnet"
+    assert job.pop("authorization").keys() == {"credentials_file"}
+    [[target]] = [static["targets"] for static in job.pop("static_configs")]
+    assert f"http://{target}" in PAGE.read_text()
+    assert not job  # its path is Prometheus' own default, /metrics
 
 
 async def test_the_queue_is_told_as_it_is(serve: Serve, backend: HeldBackend) -> None:

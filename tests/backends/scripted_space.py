@@ -10,7 +10,7 @@ import httpx
 
 from shared.backends.fake import draw
 from shared.backends.space_client import SpaceBackend
-from shared.contract import Done, Event, GenerationResult, Timings, parse_request
+from shared.contract import Done, Event, GenerationRequest, GenerationResult, Timings, parse_request
 from shared.images import encode_image
 
 REQUEST = parse_request({"prompt": "a fox", "seed": 7, "steps": 2})
@@ -70,6 +70,9 @@ def started(stage: str) -> httpx.Response:
 
 NO_SESSION = {"msg": "unexpected_error", "message": "404: ", "session_not_found": True}
 
+PARAMETERS = sorted(GenerationRequest.model_fields)
+"""In an order of the Space's own."""
+
 ANSWERS: dict[str, Any] = {
     f"{HUB}/api/spaces/swan/cygnet/host": httpx.Response(200, json={"host": SPACE}),
     f"{HUB}/api/spaces/swan/cygnet/runtime": started("RUNNING"),
@@ -81,9 +84,7 @@ ANSWERS: dict[str, Any] = {
         200,
         json={
             "named_endpoints": {
-                "/generate": {
-                    "parameters": [{"parameter_name": name} for name in ("seed", "prompt", "steps")]
-                }
+                "/generate": {"parameters": [{"parameter_name": name} for name in PARAMETERS]}
             }
         },
     ),

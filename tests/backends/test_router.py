@@ -11,6 +11,7 @@ from shared.contract import Done, collect
 from shared.errors import (
     BackendUnavailable,
     Cancelled,
+    CheckpointMissing,
     CygnetError,
     InvalidRequest,
     InvalidSetting,
@@ -100,6 +101,16 @@ async def test_where_all_fail_each_is_named_and_the_last_error_stays(house: Make
     )
     with pytest.raises(BackendUnavailable, match=r"No backend can draw this\. a did not serve"):
         await house(a=Stage(healthy=False)).ask()
+
+
+async def test_a_space_that_did_not_say_which_checkpoints_it_has_lets_auto_go_on(
+    house: MakeHouse,
+) -> None:
+    error = CheckpointMissing("This Space holds wan2.1-14b alone.", "Use that.")
+    made = house(a=Stage(checkpoints=(), before=error), b=Stage())
+    who, why = await made.ask()
+    assert (who, "a did not serve: This Space holds wan2.1-14b alone." in why) == ("b", True)
+    assert made.stages["a"].served == 1
 
 
 async def test_only_the_last_in_line_is_waited_for(house: MakeHouse) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from shared.backends import find_backend
+from shared.backends import find_backend, open_backend, space_host
 from shared.backends.api_client import MAX_TRIES
+from shared.backends.config import read_backends
 from shared.backends.fake import FakeBackend
 from shared.backends.space_client import MAX_STARTING_TRIES, SpaceBackend
+from shared.backends.space_messages import MAX_SAID
 from shared.contract import (
     ImageReady,
     Queued,
@@ -24,6 +27,7 @@ from shared.contract import (
 from shared.errors import (
     BackendUnavailable,
     Cancelled,
+    CheckpointMissing,
     CygnetError,
     InternalError,
     InvalidRequest,
@@ -39,6 +43,7 @@ from tests.backends.scripted_space import (
     DONE,
     HUB,
     NO_SESSION,
+    PARAMETERS,
     PICTURE,
     REQUEST,
     SPACE,
@@ -80,7 +85,7 @@ async def test_the_queue_counts_down_and_the_events_come() -> None:
     assert got == [*(Queued(position=n) for n in (2, 0, 0)), step, picture, DONE]
     [asked] = [call for call in script.calls if call.method == "POST"]
     sent = json.loads(asked.content)
-    assert sent["data"] == [7, "a fox", 2]
+    assert dict(zip(PARAMETERS, sent["data"], strict=True)) == REQUEST.model_dump(mode="json")
     [listened] = [call for call in script.calls if "queue/data" in str(call.url)]
     assert listened.url.params["session_hash"] == sent["session_hash"]
 
@@ -216,6 +221,31 @@ async def test_a_site_that_wants_a_key_says_so_in_its_own_words() -> None:
         await script.run()
 
 
+async def test_what_a_space_says_has_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = {"code": "unauthorised", "detail": "\x1b[31m" + "a" * 9000, "next_step": "b" * 9000}
+    for place in ("config", "queue"):
+        script = Script({place: httpx.Response(401, json=problem)})
+        with pytest.raises(Unauthorised) as error:
+            await script.run()
+        assert len(str(error.value)) <= 2 * MAX_SAID + 1 and "\x1b" not in str(error.value)
+    monkeypatch.setattr(space_host, "MAX_BODY", 1000)
+    script = Script({"config": httpx.Response(200, content=b" " * 1001)})
+    with pytest.raises(BackendUnavailable, match="TooLarge"):
+        await script.run()
+
+
+@pytest.mark.parametrize("change", [PARAMETERS[1:], [*PARAMETERS, "more"]], ids=["older", "newer"])
+async def test_a_space_of_another_version_is_told_before_it_draws_something_else(
+    change: list[str],
+) -> None:
+    told = {"parameters": [{"parameter_name": name} for name in change]}
+    info = httpx.Response(200, json={"named_endpoints": {"/generate": told}})
+    script = Script({"info": info})
+    with pytest.raises(BackendUnavailable, match="another version of Cygnet"):
+        await script.run()
+    assert script.called("call/generate") == 0
+
+
 @pytest.mark.parametrize(
     ("space", "sent"),
     [
@@ -225,6 +255,7 @@ async def test_a_site_that_wants_a_key_says_so_in_its_own_words() -> None:
         ("https://evil.example", False),
         ("https://evil.example/.hf.space", False),
         ("https://hf.space.evil.example", False),
+        ("http://swan-cygnet.hf.space", False),
     ],
 )
 async def test_the_token_goes_to_the_hubs_places_only(space: str, sent: bool) -> None:
@@ -262,6 +293,7 @@ async def test_the_token_goes_to_the_hubs_places_only(space: str, sent: bool) ->
         (failed("Error", None), InternalError, "does not say why"),
         (said("process_completed", output={"error": None}, success=False), InternalError, "why"),
         (failed("invalid_request", "No. Next: Do so."), InvalidRequest, r"^No\. Do so\.$"),
+        (failed("checkpoint_missing", "Not here. Next: Ask."), CheckpointMissing, "Not here"),
         (said("process_completed", output={}, success=True), Cancelled, "stopped"),
         ({"msg": "unexpected_error", "message": "Server stopped."}, BackendUnavailable, "stopped"),
         (NO_SESSION, BackendUnavailable, "lost the request"),
@@ -288,13 +320,6 @@ async def test_what_a_space_says_went_wrong_is_our_error(
         (httpx.Response(200, json={"dependencies": []}), None),
         (httpx.Response(200, text="<html>"), None),
         (None, httpx.Response(200, json={"named_endpoints": {}})),
-        (
-            None,
-            httpx.Response(
-                200,
-                json={"named_endpoints": {"/generate": {"parameters": [{"parameter_name": "x"}]}}},
-            ),
-        ),
     ],
 )
 async def test_another_kind_of_space_is_told(
@@ -321,6 +346,23 @@ async def test_the_status_is_the_hubs_word_and_wakes_nothing(
     assert (status.healthy, status.warm) == (healthy, warm)
     assert stage.lower() in status.detail
     assert {call.url.host for call in script.calls} == {"huggingface.co"}
+
+
+@pytest.mark.parametrize("space", [SPACE, "http://swan-cygnet.hf.space/", "swan/cygnet"])
+async def test_a_status_wakes_nothing_where_the_hub_cannot_say(space: str) -> None:
+    calls: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        calls.append(request.url.host)
+        hosts = request.url.path.endswith("/host")
+        return httpx.Response(200, json={"host": SPACE}) if hosts else httpx.Response(500)
+
+    backend = SpaceBackend(space, "", HUB, httpx.MockTransport(answer))
+    status = await backend.status()
+    await backend.aclose()
+    assert (status.healthy, status.warm) == (True, False)
+    assert "would wake it" in status.detail and "OWNER/NAME" in status.detail
+    assert set(calls) <= {"huggingface.co"}
 
 
 @pytest.mark.parametrize(
@@ -389,6 +431,27 @@ async def test_a_private_space_is_found_through_the_hub_with_a_token(serve: Serv
             backend = SpaceBackend(space, HUB_TOKEN, hub.url)
             result, _ = await collect(backend.generate(REQUEST))
             assert result.request == REQUEST
+            await backend.aclose()
+
+
+async def test_a_key_that_is_named_for_an_address_goes_there_and_the_hubs_does_not(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "backends.toml"
+    monkeypatch.setenv("CYGNET_CONFIG", str(file))
+    monkeypatch.setenv("MY_KEY", "right")
+    monkeypatch.setenv("HF_TOKEN", "right")
+    settings.cache_clear()
+    with serve(FakeBackend(), keys=("right",)) as url:
+        for variable, opens in (("MY_KEY", True), ("HF_TOKEN", False)):
+            section = f'kind = "space"\naddress = "{url}"\nkey_variable = "{variable}"'
+            file.write_text(f"[backends.mine]\n{section}")
+            backend = open_backend(read_backends().find("mine"))
+            if opens:
+                assert (await collect(backend.generate(REQUEST)))[0].request == REQUEST
+            else:
+                with pytest.raises(Unauthorised):
+                    await collect(backend.generate(REQUEST))
             await backend.aclose()
 
 

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.anyio
 PAGE = ROOT / "docs/mcp.md"
 DOOR = ".venv/bin/python mcp_client_server.py "
 SNIPPETS = [json.loads(block) for block in code(PAGE, "json")]
+README = [json.loads(block) for block in code(ROOT / "README.md", "json")]
 
 
 def server_of(snippet: dict[str, Any]) -> dict[str, Any]:
@@ -33,14 +34,17 @@ def test_there_is_a_snippet_for_each_client() -> None:
     kinds = [(*snippet, server_of(snippet).get("type")) for snippet in SNIPPETS]
     local = [("mcpServers", None), ("mcpServers", "stdio"), ("mcpServers", None)]
     assert kinds == [*local, ("servers", "stdio"), ("mcpServers", "http")]
+    assert len(README) == 1
 
 
-@pytest.mark.parametrize("snippet", [row for row in SNIPPETS if "command" in server_of(row)])
+@pytest.mark.parametrize(
+    "snippet", [row for row in SNIPPETS + README if "command" in server_of(row)]
+)
 async def test_a_snippet_starts_the_server(snippet: dict[str, Any], tmp_path: Path) -> None:
     server = server_of(snippet)
     assert server["command"] == "/path/to/cygnet/.venv/bin/python"
     args = [word.replace("/path/to/cygnet", str(ROOT)) for word in server["args"]]
-    env = server["env"] | {"CYGNET_DATA_DIR": str(tmp_path)}
+    env = server.get("env", {}) | {"CYGNET_DATA_DIR": str(tmp_path)}
     started = StdioServerParameters(command=sys.executable, args=args, env=env, cwd=tmp_path)
     async with Client(started) as client:
         assert len((await client.list_tools()).tools) == 7

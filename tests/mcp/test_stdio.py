@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from mcp import Client, StdioServerParameters
 
+from shared.cli import main
 from tests.mcp.conftest import COMMAND, ERAS, ROOT, data
 
 pytestmark = pytest.mark.anyio
@@ -172,3 +173,19 @@ def test_a_wrong_start_is_one_line(tmp_path: Path, arguments: list[str], code: s
     assert ran.returncode == 2
     assert ran.stderr.startswith(f"error[{code}]: ")
     assert len(ran.stderr.splitlines()) == 1
+
+
+def test_a_package_is_missing_only_where_an_import_of_the_server_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def later(*_: object) -> None:
+        raise ImportError("a backend's own")
+
+    monkeypatch.setattr("shared.mcp.server.create_server", later)
+    said = []
+    for absent in (None, "shared.mcp.server"):
+        if absent:
+            monkeypatch.setitem(sys.modules, absent, None)
+        assert main(["mcp", "--backend", "fake", "--out", str(tmp_path)]) == 1
+        said.append(capsys.readouterr().err)
+    assert "cygnet[mcp]" not in said[0] and "cygnet[mcp]" in said[1]

@@ -21,8 +21,10 @@ from mcp.types import (
 )
 from PIL import Image
 
+from shared.backends.config import read_backends
 from shared.backends.fake import FakeBackend
-from shared.checkpoints import CHECKPOINTS
+from shared.backends.router import Router
+from shared.checkpoints import CHECKPOINTS, ON_A_GPU
 from shared.contract import (
     GUIDANCE,
     MAX_PROMPT,
@@ -37,6 +39,7 @@ from shared.contract import (
 from shared.errors import OutOfMemory
 from shared.gallery import Gallery
 from shared.images import read_recipe
+from shared.mcp.server import create_server
 from tests.mcp.conftest import Make, data, images, words
 
 pytestmark = pytest.mark.anyio
@@ -269,6 +272,13 @@ async def test_the_backends_and_the_checkpoints_are_listed(client: Client) -> No
     told = data(await client.call_tool("list_checkpoints"))
     assert told["default"] == "cygnet-tiny"
     assert [row["name"] for row in told["checkpoints"]] == [row.name for row in CHECKPOINTS]
+
+
+async def test_the_default_checkpoint_is_that_of_the_backend_that_draws(gallery: Gallery) -> None:
+    router = Router(read_backends(), "modal", open=lambda *_: FakeBackend())
+    async with Client(create_server(router, gallery)) as client:
+        told = data(await client.call_tool("list_checkpoints"))
+    assert told["default"] == ON_A_GPU
 
 
 async def test_a_picture_is_a_resource_in_its_own_format_and_small(client: Client) -> None:

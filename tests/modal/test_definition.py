@@ -16,11 +16,12 @@ import yaml
 
 from shared.checkpoints import CHECKPOINTS, get_checkpoint
 from shared.prices import GPU_SECOND
-from shared.settings import read_settings
+from shared.settings import VARIABLES, read_settings
 from tests.modal.conftest import Deploy
 from tests.modal.stand_in import LOCAL_MODAL, needs_stand_in, python_with, required
 
 ROOT = Path(__file__).parents[2]
+CHOSEN = {"checkpoint", "modal_gpu", "modal_snapshot", "acceleration"}
 INSTALL = 'pip install --constraint constraints.txt ".[modal]"'
 
 
@@ -113,8 +114,12 @@ def test_every_container_gets_the_sources_and_the_settings(tmp_path: Path) -> No
         "CYGNET_CHECKPOINT": "cygnet-tiny-fast",
         "CYGNET_MODAL_GPU": "H100,L4",
         "CYGNET_MODAL_SNAPSHOT": "none",
+        "CYGNET_DTYPE": "float32",
+        "CYGNET_QUANTISATION": "int8",
+        "CYGNET_ATTENTION": "native",
+        "CYGNET_COMPILE": "True",
     }
-    functions = inspect(tmp_path, **chosen)
+    functions = inspect(tmp_path, **chosen, CYGNET_DEVICE="cpu")
     sources = {
         f"/root/{path.relative_to(ROOT)}"
         for path in (ROOT / "shared").rglob("*.py")
@@ -130,6 +135,9 @@ def test_every_container_gets_the_sources_and_the_settings(tmp_path: Path) -> No
         read = read_settings(inside)
         assert read.checkpoint == "cygnet-tiny-fast"
         assert (read.modal_gpu, read.modal_snapshot) == (("H100", "L4"), "none")
+        told = read.acceleration.model_dump()
+        assert list(told.values()) == ["auto", "float32", "int8", "native", True]
+        assert ("torchao" in function["image"]["pip_packages"]) == (name != "web")
 
 
 @needs_stand_in
@@ -175,4 +183,5 @@ def test_the_workflow_deploys_on_a_tag_and_nothing_else() -> None:
     assert INSTALL in [step.get("run") for step in steps]
     assert INSTALL in (ROOT / "docs/modal.md").read_text()
     assert "modal deploy modal_app.py" in steps[-1]["run"]
-    assert steps[-1]["env"].keys() >= {"MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET"}
+    choices = {name for name, path in VARIABLES.items() if path[0] in CHOSEN} - {"CYGNET_DEVICE"}
+    assert steps[-1]["env"].keys() == {"MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET"} | choices

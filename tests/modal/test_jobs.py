@@ -20,8 +20,8 @@ from shared.api.call_jobs import LOST, CallJobs
 from shared.backends.modal.methods import Methods
 from shared.backends.modal.records import Records
 from shared.checkpoints import ON_A_GPU
-from shared.contract import Event, ImageReady, parse_request
-from shared.errors import OutOfMemory
+from shared.contract import Event, GenerationRequest, ImageReady, parse_request
+from shared.errors import BackendUnavailable, OutOfMemory
 from shared.images import read_recipe
 from shared.prices import Machine
 from shared.store import Terms
@@ -301,6 +301,51 @@ async def test_a_full_queue_says_so_and_starts_nothing(deployment: Deployment) -
     assert answer.status_code == 429 and answer.json()["waiting"] == 8
     assert int(answer.headers["Retry-After"]) > 0
     assert not deployment.calls.calls
+
+
+async def test_a_repeat_finds_its_job_where_the_queue_is_full(deployment: Deployment) -> None:
+    key = {"Idempotency-Key": "k"}
+    job = (await deployment.post(key)).json()["id"]
+    deployment.calls.waiting = 8
+    again = await deployment.post(key)
+    assert (again.status_code, again.json()["id"]) == (202, job)
+    assert (await deployment.post(key, seed=8)).status_code == 422
+
+
+async def test_a_job_without_a_call_is_forgotten_and_its_key_with_it(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    async def fail(job: str, request: GenerationRequest) -> str:
+        tried.append(job)
+        raise BackendUnavailable("Modal does not answer.", "Try again in a moment.")
+
+    key = {"Idempotency-Key": "k"}
+    with monkeypatch.context() as silence:
+        silence.setattr(deployment.calls, "spawn", fail)
+        answer = await deployment.post(key)
+    assert (answer.status_code, answer.json()["code"]) == (503, "backend_unavailable")
+    assert (await deployment.client.get("/v1/jobs")).json()["data"] == []
+    assert await deployment.records.open(tried[0]) is None  # should the call be there after all
+    again = await deployment.post(key)
+    assert again.status_code == 202 and again.json()["id"] not in tried
+    assert len(deployment.calls.calls) == 1
+
+
+async def test_to_cancel_again_stops_a_call_that_could_not_be_reached(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(call: str) -> None:
+        raise BackendUnavailable("Modal does not answer.", "Try again in a moment.")
+
+    job = (await deployment.post()).json()["id"]
+    with monkeypatch.context() as silence:
+        silence.setattr(deployment.calls, "cancel", fail)
+        assert (await deployment.client.delete(f"/v1/jobs/{job}")).status_code == 503
+    again = await deployment.client.delete(f"/v1/jobs/{job}")
+    assert (again.status_code, again.json()["status"]) == (200, "cancelled")
+    assert deployment.calls.calls["fc-1"].cancelled()
 
 
 @pytest.mark.parametrize(

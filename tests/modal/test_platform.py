@@ -46,11 +46,16 @@ class Call:
         self.cancelled = True
 
 
-def method(call: Call) -> Any:
+def method(call: Call | None) -> Any:
+    """A method on Modal; with no call, where it does not answer."""
+
     async def spawn(*_: object) -> Call:
+        if call is None:
+            raise exception.ServiceError("down")
         return call
 
-    return SimpleNamespace(spawn=SimpleNamespace(aio=spawn))
+    asked = SimpleNamespace(aio=spawn)
+    return SimpleNamespace(spawn=asked, get_current_stats=asked)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +87,24 @@ async def test_a_call_of_which_nothing_is_known_is_not_over(
 ) -> None:
     monkeypatch.setattr("modal.FunctionCall.from_id", lambda _: Call(silence))
     assert not await MethodCalls(method(Call())).is_over("fc-1", 0)
+
+
+async def test_where_modal_does_not_answer_it_is_unavailable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gone = method(None)
+    dead = SimpleNamespace(cancel=gone.spawn)
+    monkeypatch.setattr("modal.FunctionCall.from_id", lambda _: dead)
+    calls, fleet = MethodCalls(gone), Fleet(gone, "cygnet-tiny")
+    for asked in (
+        calls.spawn("0" * 32, REQUEST),
+        calls.stats(),
+        calls.cancel("fc-1"),
+        fleet.status(),
+        collect(fleet.generate(REQUEST)),
+    ):
+        with pytest.raises(BackendUnavailable, match="Modal does not answer"):
+            await asked
 
 
 async def test_to_stop_waiting_for_the_fleet_cancels_the_call() -> None:

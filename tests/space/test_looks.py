@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import pytest
@@ -80,8 +81,9 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(
             tab.get_by_role("tab", name=name).click()
             assert tab.evaluate("document.documentElement.scrollWidth") <= width
         tab.get_by_role("tab", name="Draw").click()
-        prompt, stage = (tab.locator(part).bounding_box() for part in ("#prompt", "#stage"))
-        assert prompt and stage and stage["y"] > prompt["y"] + prompt["height"]
+        down_the_page = ("#prompt", "#draw", "#stage", "#size", "#restore")
+        boxes = [tab.locator(part).bounding_box() or {} for part in down_the_page]
+        assert all(one["y"] + one["height"] <= below["y"] for one, below in pairwise(boxes))
     context.close()
 
 

@@ -26,7 +26,7 @@ from shared.errors import (
     QuotaExceeded,
 )
 from shared.settings import Acceleration, settings
-from space import app, zero
+from space import ahead, app, zero
 from space.zero import ZeroBackend
 
 pytestmark = pytest.mark.anyio
@@ -156,10 +156,12 @@ async def test_another_checkpoint_is_refused_before_time_is_taken(model: Model) 
     assert host.taken == []
 
 
-def test_a_space_on_zerogpu_places_its_weights_on_cuda_and_compiles_nothing(
-    model: Model, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_space_on_zerogpu_places_its_weights_on_cuda_and_compiles_ahead_only_if_asked_to(
+    model: Model, monkeypatch: pytest.MonkeyPatch, wanted: bool
 ) -> None:
     placed: list[Acceleration] = []
+    compiled: list[tuple[object, ...]] = []
 
     def place(checkpoint: object, acceleration: Acceleration) -> Model:
         placed.append(acceleration)
@@ -169,11 +171,13 @@ def test_a_space_on_zerogpu_places_its_weights_on_cuda_and_compiles_nothing(
     vars(host)["GPU"] = Host().gpu
     monkeypatch.setitem(sys.modules, "spaces", host)
     monkeypatch.setattr(zero, "load", place)
+    monkeypatch.setattr(ahead, "compile_ahead", lambda *arguments: compiled.append(arguments))
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    monkeypatch.setenv("CYGNET_COMPILE", "true")
+    monkeypatch.setenv("CYGNET_COMPILE", str(wanted))
     settings.cache_clear()
     assert isinstance(app.open_backend(), ZeroBackend)
     assert [(one.device, one.compile) for one in placed] == [("cuda", False)]
+    assert compiled == ([(model, host)] if wanted else [])
 
 
 def test_a_free_space_may_have_its_pictures_drawn_elsewhere(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 import modal
@@ -21,6 +22,17 @@ _NO_ANSWER = (
     exception.ServiceError,
 )
 """Modal itself could not be asked, and nothing is known of the call."""
+
+
+@contextlib.contextmanager
+def _asking() -> Iterator[None]:
+    """Around what is asked of Modal. Raises `BackendUnavailable` if it does not answer."""
+    try:
+        yield
+    except _NO_ANSWER as error:
+        raise BackendUnavailable(
+            f"Modal does not answer ({type(error).__name__}).", "Try again in a moment."
+        ) from error
 
 
 class DictTable:
@@ -77,7 +89,8 @@ class MethodCalls:
         self._method = method
 
     async def spawn(self, job: str, request: GenerationRequest) -> str:
-        call = await self._method.spawn.aio(job, request.model_dump(mode="json"))
+        with _asking():
+            call = await self._method.spawn.aio(job, request.model_dump(mode="json"))
         return call.object_id
 
     async def is_over(self, call: str, wait: float) -> bool:
@@ -88,10 +101,12 @@ class MethodCalls:
         return True
 
     async def cancel(self, call: str) -> None:
-        await modal.FunctionCall.from_id(call).cancel.aio()
+        with _asking():
+            await modal.FunctionCall.from_id(call).cancel.aio()
 
     async def stats(self) -> CallStats:
-        now = await self._method.get_current_stats.aio()
+        with _asking():
+            now = await self._method.get_current_stats.aio()
         return CallStats(now.backlog, now.num_running_inputs, now.num_total_runners)
 
 
@@ -109,21 +124,19 @@ class Fleet:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         check_served(request, self._checkpoint)
-        call = await self._run.spawn.aio(request.model_dump(mode="json"))
-        try:
-            told = await outcome(call)
-        except asyncio.CancelledError:
-            await asyncio.shield(call.cancel.aio())
-            raise
-        except _NO_ANSWER as error:
-            raise BackendUnavailable(
-                f"Modal does not answer ({type(error).__name__}).", "Try again in a moment."
-            ) from error
+        with _asking():
+            call = await self._run.spawn.aio(request.model_dump(mode="json"))
+            try:
+                told = await outcome(call)
+            except asyncio.CancelledError:
+                await asyncio.shield(call.cancel.aio())
+                raise
         for event in told:
             yield as_event(event)
 
     async def status(self) -> BackendStatus:
-        now = await self._run.get_current_stats.aio()
+        with _asking():
+            now = await self._run.get_current_stats.aio()
         warm = now.num_total_runners > 0
         return BackendStatus(
             name=self.name, healthy=True, warm=warm, checkpoints=(self._checkpoint,)

@@ -37,7 +37,10 @@ class CallStats:
 
 
 class Calls(Protocol):
-    """The calls of the machines' method that runs a job, by the ids that the platform gives them."""
+    """The calls of the machines' method that runs a job, by the ids that the platform gives them.
+
+    All but `is_over` raise `BackendUnavailable` if the platform does not answer.
+    """
 
     async def spawn(self, job: str, request: GenerationRequest) -> str: ...
 

@@ -47,18 +47,34 @@ class Records:
         )
         if terms.idempotency_key is None:
             return job, True
-        key = f"{owner}/key/{terms.idempotency_key}"
-        if await self._jobs.put_new(key, {"job": job, "fingerprint": terms.fingerprint}):
+        row = {"job": job, "fingerprint": terms.fingerprint}
+        if await self._jobs.put_new(_key(owner, terms), row):
             return job, True
         await self._jobs.remove(job)
-        known = await self._jobs.get(key)
-        if known["fingerprint"] != terms.fingerprint:
+        if known := await self.known(owner, terms):
+            return known, False
+        return await self.add(request, owner, terms)  # it was forgotten just now
+
+    async def known(self, owner: str, terms: Terms) -> str | None:
+        """The job that this key of this owner made.
+
+        Raises `InvalidCall` if the key was used for another request.
+        """
+        if terms.idempotency_key is None or not (row := await self._jobs.get(_key(owner, terms))):
+            return None
+        if row["fingerprint"] != terms.fingerprint:
             raise InvalidCall(
                 "The Idempotency-Key was used before, for another request.",
                 "Send each new request with a key of its own.",
                 status=422,
             )
-        return known["job"], False
+        return row["job"]
+
+    async def forget(self, job: str, owner: str, terms: Terms) -> None:
+        """As if it had never been asked for: a call that may have been made after all draws nothing."""
+        if terms.idempotency_key is not None:
+            await self._jobs.remove(_key(owner, terms))
+        await self._jobs.remove(job)
 
     async def add_call(self, job: str, call: str) -> None:
         """Which call of the platform runs the job."""
@@ -98,7 +114,10 @@ class Records:
         return _job(job, asked, *rows)
 
     async def jobs(self, owner: str) -> list[Job]:
-        """All of an owner's jobs, newest first. Reads every row of the last week."""
+        """All of an owner's jobs, newest first.
+
+        Reads every row of the last week, whoever's it is: a Dict can be asked for a key or for all.
+        """
         rows = {key: row async for key, row in self._jobs.items()}
         mine = [
             _job(key, row, rows.get(f"{key}/progress"), rows.get(f"{key}/end"))
@@ -156,13 +175,14 @@ class Records:
         return number + 1
 
     async def open(self, job: str) -> JobLog | None:
-        """To write on: after a container died, where it stopped. None if the job has ended.
+        """To write on: after a container died, where it stopped.
 
-        An image may have been kept and not told, if the container died between the two.
+        None if the job has ended, or was forgotten. An image may have been kept and not told, if the
+        container died between the two.
         """
-        if await self.has_ended(job):
-            return None
         asked = await self._jobs.get(job)
+        if asked is None or await self.has_ended(job):
+            return None
         progress = await self._jobs.get(f"{job}/progress") or {
             "started": self.now(),
             "attempts": 0,
@@ -246,6 +266,10 @@ class JobLog:
         )
         kept.append(dataclasses.asdict(image))
         await self._records.write_image(image, event.image, self._progress)
+
+
+def _key(owner: str, terms: Terms) -> str:
+    return f"{owner}/key/{terms.idempotency_key}"
 
 
 def _job(
