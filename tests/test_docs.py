@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from docs.blocks import PAGES, ROOT, filled
-from shared import cli
+from shared import checkpoints, cli
 from shared.cli.command import parser
 from shared.contract import parse_request
 from shared.errors import InputError, error_types
@@ -68,6 +68,7 @@ def test_the_commands_of_a_page_run_one_after_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     use_fake()
+    monkeypatch.setattr(checkpoints, "_registry", dict(checkpoints._registry))
     write_checkpoint(folder / "my-wan")
     for file, text in files(page).items():
         (folder / file).write_text(text)
