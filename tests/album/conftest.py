@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from shared.backends.fake import draw
 from shared.batch.manifest import Entry
 from shared.contract import parse_request
 from shared.images import SUFFIXES, encode_image
+from tests.chromium import launch_options
 
 Put = Callable[..., Path]
 
@@ -47,13 +46,8 @@ def line(number: int, file: str | None, **fields: Any) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium; a machine without one skips, except in CI."""
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if not path:
-        assert not os.environ.get("CI"), "CI has to have a browser"
-        pytest.skip("no Chromium on this machine")
-    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    options = launch_options()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=options)
+        browser = playwright.chromium.launch(**options)
         yield browser
         browser.close()

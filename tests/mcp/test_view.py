@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from shared.backends.fake import FakeBackend
 from shared.contract import Event, Step
 from shared.errors import OutOfMemory
 from shared.mcp.server import VIEW
+from tests.chromium import launch_options
 from tests.mcp.conftest import Make
 
 pytestmark = pytest.mark.anyio
@@ -34,13 +33,9 @@ ALL = {"serverTools": {}, "updateModelContext": {"text": {}}}
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if not program and not os.environ.get("CI"):
-        pytest.skip("there is no chromium and no google-chrome on this machine")
-    assert program, "continuous integration has a browser"
+    options = launch_options()
     async with async_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        opened = await playwright.chromium.launch(executable_path=program, args=flags)
+        opened = await playwright.chromium.launch(**options)
         yield opened
         await opened.close()
 
