@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 
 def launch_options() -> dict[str, Any]:
@@ -18,3 +20,12 @@ def launch_options() -> dict[str, Any]:
         pytest.skip("there is no Chromium on this machine")
     quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     return {"executable_path": program, "args": quiet}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    options = launch_options()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(**options)
+        yield browser
+        browser.close()

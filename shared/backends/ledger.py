@@ -22,7 +22,7 @@ from shared.errors import CygnetError, SpendingLimit
 from shared.files import check_folder
 from shared.prices import dollars
 from shared.settings import config_file
-from shared.store.database import sqlite_errors
+from shared.store.database import sqlite_errors, together
 
 log = logging.getLogger(__name__)
 
@@ -166,14 +166,8 @@ class Ledger:
         """The connection, while nobody else on this machine writes."""
         with self._lock, sqlite_errors(self._folder):
             db = self._connection = self._connection or self._open()
-            db.execute("BEGIN IMMEDIATE")
-            try:
+            with together(db):
                 yield db
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:  # a full disk has rolled back already
-                    db.execute("ROLLBACK")
-                raise
 
     def _open(self) -> sqlite3.Connection:
         check_folder(self._folder, private=True)

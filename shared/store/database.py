@@ -124,18 +124,25 @@ class Database:
             if db.in_transaction:  # within another one, which decides
                 yield db
                 return
-            db.execute("BEGIN IMMEDIATE")
-            try:
+            with together(db):
                 yield db
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:  # a full disk has rolled back already
-                    db.execute("ROLLBACK")
-                raise
 
     def close(self) -> None:
         with self._lock:
             self._connection.close()
+
+
+@contextlib.contextmanager
+def together(db: sqlite3.Connection) -> Iterator[None]:
+    """Changes that are made together or not at all, while nobody else writes to the file."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:  # a full disk has rolled back already
+            db.execute("ROLLBACK")
+        raise
 
 
 @contextlib.contextmanager

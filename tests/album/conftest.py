@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import pytest
-from playwright.sync_api import Browser, sync_playwright
 
 from shared.backends.fake import draw
 from shared.batch.manifest import Entry
 from shared.contract import parse_request
 from shared.images import SUFFIXES, encode_image
-from tests.chromium import launch_options
+from tests.chromium import browser
 
 Put = Callable[..., Path]
+
+__all__ = ["browser"]
 
 
 def put(folder: Path, name: str, **fields: Any) -> Path:
@@ -42,12 +41,3 @@ def line(number: int, file: str | None, **fields: Any) -> str:
         finished="2026-01-01T00:00:00+00:00",
     )
     return entry.model_copy(update=fields).model_dump_json() + "\n"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    options = launch_options()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**options)
-        yield browser
-        browser.close()

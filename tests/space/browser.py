@@ -11,18 +11,11 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageStat
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 
-from tests.chromium import launch_options
+from tests.chromium import browser
 
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    options = launch_options()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**options)
-        yield browser
-        browser.close()
+__all__ = ["browser"]
 
 
 @pytest.fixture
@@ -35,9 +28,8 @@ def context(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Browse
         request, "param", {}
     )
     context = browser.new_context(**options)
-    context.set_default_timeout(
-        60_000
-    )  # the first picture imports torch, on a machine that may be busy
+    # The first picture imports torch, on a machine that may be busy.
+    context.set_default_timeout(60_000)
     yield context
     if folder := os.environ.get("SCREENSHOTS"):
         for number, tab in enumerate(context.pages, start=1):
