@@ -16,6 +16,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
 
+from shared.checkpoint_folder import DISTILLED, check_folder
 from shared.errors import CheckpointCorrupt, UnknownCheckpoint
 
 SchedulerName = Literal["unipc", "euler", "lcm"]
@@ -259,7 +260,7 @@ _Factor = Annotated[int, Field(ge=1, le=32)]
 
 
 class _Index(_Config):
-    class_name: Literal["WanPipeline"] = Field(alias="_class_name")
+    class_name: str = Field(alias="_class_name")
 
 
 class _Transformer(_Config):
@@ -328,14 +329,16 @@ def add_folder(path: Path) -> Checkpoint:
 
     The name leaves the path out, because it is written into pictures that travel. Sizes on the grid
     up to 1280 pixels are allowed, 512x512 is the default; steps, guidance and shift come from the
-    folder's own scheduler and Wan's defaults. Raises `UnknownCheckpoint` if the folder is missing,
-    `CheckpointCorrupt` if it is not a readable Wan checkpoint.
+    folder's own scheduler and Wan's defaults, or from FastWan's recipe if the folder is of its kind.
+    Raises `UnknownCheckpoint` if the folder is missing, `CheckpointCorrupt` if it is not a readable
+    Wan checkpoint, or has parts that would be left out.
     """
     folder = _existing(path)
-    _read(folder, "model_index.json", _Index)
+    index = _read(folder, "model_index.json", _Index)
     patch = _read(folder, "transformer/config.json", _Transformer).patch_size
     multiple = patch[1] * _read(folder, "vae/config.json", _Vae).scale_factor_spatial
     scheduler = _read(folder, "scheduler/scheduler_config.json", _Scheduler)
+    check_folder(folder, f"local:{folder.name}")
     checkpoint = Checkpoint(
         name=f"local:{folder.name}",
         description="a local folder",
@@ -352,5 +355,9 @@ def add_folder(path: Path) -> Checkpoint:
         memory_gib=2 * sum(map(_count_parameters, folder.glob("*/*.safetensors"))) / 2**30,
         licence=Licence(name="unknown", verified=False),
     )
+    if index.class_name == DISTILLED:
+        fast = get_checkpoint(ON_A_GPU)
+        recipe = ("steps", "guidance_scale", "scheduler", "shift", "sigmas")
+        checkpoint = checkpoint.model_copy(update={name: getattr(fast, name) for name in recipe})
     _registry[checkpoint.name] = checkpoint
     return checkpoint

@@ -11,7 +11,7 @@ import dataclasses
 import errno
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,14 @@ import torch
 import transformers
 import transformers.utils.logging
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from huggingface_hub import hf_hub_download, snapshot_download
 from safetensors.torch import load_file
 
+from shared.checkpoint_folder import TEXT_ENCODERS, check_folder, is_off
 from shared.checkpoints import FILES, Checkpoint, Lora
-from shared.engine import denoising
+from shared.engine import denoising, left_out
 from shared.engine.acceleration import (
     check_memory,
     check_quantisation,
@@ -39,12 +41,10 @@ from shared.engine.acceleration import (
     warm_up,
 )
 from shared.engine.frames import FrameDecoder, PreviewMap, fit_preview
+from shared.engine.lora import UnusableLora, fuse
 from shared.engine.text import PromptEncoder
 from shared.errors import CheckpointCorrupt, CheckpointMissing, CygnetError, DiskFull, reason
 from shared.settings import Acceleration
-
-TEXT_ENCODERS = ("UMT5EncoderModel", "T5EncoderModel", "BertModel")
-"""What a checkpoint may name as its text encoder: no class of a stranger's choice is loaded."""
 
 PREVIEW_FILE = "latent_rgb.safetensors"
 
@@ -121,6 +121,8 @@ def read(checkpoint: Checkpoint, acceleration: Acceleration, device_type: str) -
 def _read(source: _Source, dtype: torch.dtype) -> Model:
     checkpoint = source.checkpoint
     index = source.json("model_index.json")
+    source.json("transformer/config.json")
+    check_folder(source.folder, checkpoint.name)
     tokenizer = source.read("tokenizer", transformers.AutoTokenizer, trust_remote_code=False)
     text_encoder = source.weights("text_encoder", _text_encoder_class(index), dtype=dtype)
     transformer = source.weights("transformer", WanTransformer3DModel, torch_dtype=dtype)
@@ -138,7 +140,7 @@ def _read(source: _Source, dtype: torch.dtype) -> Model:
         transformer=transformer,
         frames=FrameDecoder(vae),
         preview=preview,
-        scheduler_config=source.json("scheduler/scheduler_config.json"),
+        scheduler_config=source.scheduler(),
         revision=source.revision,
         device=torch.device("cpu"),
     )
@@ -197,11 +199,30 @@ class _Source:
         model, info = self.read(part, loader, **options)
         if missing := sorted(info["missing_keys"]):
             raise self.corrupt(f"{part} lacks {len(missing)} tensors, {missing[0]} among them")
+        if isinstance(model, ModelMixin):  # a text encoder without its decoder is whole
+            config = self.json(f"{part}/config.json")
+            self._refuse_part_of(part, left_out.settings(config, loader))
+            self._refuse_part_of(part, left_out.tensors(info["unexpected_keys"]))
         return model
+
+    def scheduler(self) -> dict[str, Any]:
+        """The configuration of the checkpoint's own scheduler."""
+        config = self.json("scheduler/scheduler_config.json")
+        self._refuse_part_of("scheduler", left_out.of_scheduler(config))
+        return config
+
+    def _refuse_part_of(self, part: str, left_out: Iterable[str]) -> None:
+        """Refuse to leave anything out of a folder. What a row of ours names was chosen as it is."""
+        if self.checkpoint.folder and (names := [*left_out]):
+            more = f", and {len(names) - 1} more" if len(names) > 1 else ""
+            raise self.corrupt(f"of its {part}, {names[0]}{more} would be left out")
 
     def json(self, name: str) -> dict[str, Any]:
         with self.reading(name):
-            return json.loads((self.folder / name).read_text())
+            told = json.loads((self.folder / name).read_text())
+            if not isinstance(told, dict):
+                raise ValueError("it is no JSON object")
+            return told
 
     def lora(self, lora: Lora) -> Path:
         """The file of a LoRA: beside the checkpoint, or in a repository of its own."""
@@ -276,36 +297,25 @@ class _Source:
 
 
 def _text_encoder_class(index: dict[str, Any]) -> Any:
-    name = index.get("text_encoder", [None, None])[1]
-    if name not in TEXT_ENCODERS:
+    named = index.get("text_encoder")
+    if is_off(named) or not isinstance(named, list) or named[-1] not in TEXT_ENCODERS:
         raise CheckpointCorrupt(
-            f"The checkpoint names {name!r} as its text encoder, which is none of {TEXT_ENCODERS}.",
+            f"The checkpoint names no text encoder that is one of {TEXT_ENCODERS}.",
             "Choose a Wan 2.1 checkpoint in diffusers' format.",
         )
-    return getattr(transformers, name)
+    return getattr(transformers, named[-1])
 
 
 def _fuse_lora(transformer: WanTransformer3DModel, source: _Source, lora: Lora) -> None:
-    """Add the LoRA's product, times its strength, to the weights, and drop the adapter."""
-    # Imported here because only LoRA checkpoints need the pipeline's key conversions.
-    from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
-
+    """Add the LoRA to the weights. Raises `CheckpointCorrupt` if any of its tensors cannot be."""
     path = source.lora(lora)
     with source.reading(lora.filename):
         if not path.is_file():
             raise FileNotFoundError(path)
-        state: Any = WanLoraLoaderMixin.lora_state_dict(
-            str(path.parent), weight_name=path.name, use_safetensors=True, local_files_only=True
-        )
-        WanLoraLoaderMixin.load_lora_into_transformer(state, transformer, adapter_name="lora")
-        # diffusers only warns of what matches nothing, and the recipe's few steps would draw noise.
-        named = {name.split(".lora_")[0] for name in state if ".lora_" in name}
-        found = {
-            name.split(".lora_")[0]
-            for name, _ in transformer.named_parameters()
-            if ".lora_" in name
-        }
-        if strangers := sorted(named ^ {f"transformer.{name}" for name in found}):
-            raise ValueError(f"{len(strangers)} layers do not match, {strangers[0]} among them")
-        transformer.fuse_lora(lora_scale=lora.strength, adapter_names=["lora"])
-        transformer.unload_lora()
+        try:
+            fuse(transformer, path, lora.strength)
+        except UnusableLora as error:
+            raise CheckpointCorrupt(
+                f"{lora.filename} of checkpoint {source.checkpoint.name} cannot be used: {error}.",
+                "Use a LoRA for this model's text-to-video transformer, or another checkpoint.",
+            ) from error

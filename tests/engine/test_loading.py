@@ -206,17 +206,6 @@ def test_a_lora_that_matches_only_in_part_is_corrupt(small: Checkpoint, copy: Pa
     assert name.startswith("transformer.")
 
 
-def test_a_lora_with_bare_names_that_matches_nothing_is_corrupt(
-    small: Checkpoint, copy: Path
-) -> None:
-    file = save_lora(copy, copy)
-    bare = {key.removeprefix("transformer."): value for key, value in load_file(file).items()}
-    save_file(bare, copy / "bare.safetensors")
-    lora = Lora(repository=None, filename="bare.safetensors")
-    with pytest.raises(CheckpointCorrupt, match=r"bare\.safetensors"):
-        load(small.model_copy(update={"folder": copy, "lora": lora}), CPU)
-
-
 def test_a_missing_lora_is_missing(small: Checkpoint) -> None:
     lora = Lora(repository=None, filename="gone.safetensors")
     with pytest.raises(CheckpointMissing, match=r"gone\.safetensors"):
