@@ -280,6 +280,8 @@ def draw_one(arguments: Sequence[str]) -> None:
                 print(outputs.save(event))
             elif isinstance(event, Done):
                 progress.note(summary(event.result))
+                for remark in event.result.remarks:
+                    progress.remark(remark)
 
 
 def draw_many(arguments: Sequence[str]) -> None:

@@ -57,6 +57,10 @@ class Progress:
     def note(self, text: str) -> None:
         """Say something beside the progress."""
 
+    def remark(self, text: str) -> None:
+        """Say what the user has to know of the pictures, even if nothing else is shown."""
+        print(clean_text(text), file=sys.stderr, flush=True)
+
     @property
     def all_steps(self) -> int:
         return self.request.steps * self.request.num_images
@@ -79,7 +83,7 @@ class LineProgress(Progress):
             self.note(f"Step {self.steps_done} of {self.all_steps}")
 
     def note(self, text: str) -> None:
-        print(clean_text(text), file=sys.stderr, flush=True)
+        self.remark(text)
 
 
 def _quarter(done: int, total: int) -> bool:
@@ -146,6 +150,9 @@ class BarProgress(Progress):
 
     def note(self, text: str) -> None:
         self._console.print(clean_text(text), markup=False, highlight=False, soft_wrap=True)
+
+    def remark(self, text: str) -> None:
+        self.note(text)
 
 
 def progress_for(request: GenerationRequest, quiet: bool) -> Progress:

@@ -12,6 +12,7 @@ import json
 import logging
 import random
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from shared.errors import CygnetError, InvalidCall, InvalidRequest
 from shared.store import Delivery, Job, Store
@@ -126,7 +127,9 @@ def _logged() -> Iterator[None]:
 
 def message(job: Job) -> bytes:
     """What a webhook is told: as little as lets the receiver ask for the rest."""
-    data = {"id": job.id, "status": job.status, "error": job.error}
+    data: dict[str, Any] = {"id": job.id, "status": job.status, "error": job.error}
+    if remarks := (job.result or {}).get("remarks"):
+        data["remarks"] = remarks
     told = {
         "id": f"evt_{job.id}",
         "object": "event",

@@ -57,6 +57,8 @@ class Entry(BaseModel):
     finished: str
     """When, in UTC (ISO 8601)."""
     error: Failure | None = None
+    remarks: tuple[str, ...] = ()
+    """What was not done as asked, as the result said it."""
 
 
 class Manifest:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from shared import console
+from shared.batch.batch import LISTED
 from shared.batch.manifest import Entry
 from shared.contract import clean_text
 from shared.prices import dollars
@@ -61,6 +62,7 @@ class BatchProgress:
 
     def __init__(self, tally: Tally) -> None:
         self.tally = tally
+        self._remarked = 0
 
     def __enter__(self) -> BatchProgress:
         return self
@@ -70,6 +72,11 @@ class BatchProgress:
 
     def show(self, entry: Entry) -> None:
         self.tally.count(entry)
+        self._remarked += bool(entry.remarks)
+        if entry.remarks and self._remarked <= LISTED:
+            self.note(f"picture {entry.number}, line {entry.line}: {' '.join(entry.remarks)}")
+        elif entry.remarks and self._remarked == LISTED + 1:
+            self.note("There are remarks on more pictures: the manifest has them all.")
 
     def note(self, text: str) -> None:
         print(clean_text(text), file=sys.stderr, flush=True)

@@ -162,6 +162,7 @@ def _done(item: Item, folder: Folder, attempts: int, result: GenerationResult | 
             "device": result and result.device,
             "timings": result and result.timings,
             "cost_usd": result and result.cost_usd,
+            "remarks": result.remarks if result else (),
         }
     )
 

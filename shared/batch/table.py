@@ -23,7 +23,7 @@ _COLUMNS = [
     *_REQUEST,
     *("backend", "backend_reason", "device"),
     *(f"{phase}_s" for phase in _SECONDS),
-    *("cost_usd", "attempts", "finished", "error", "error_message"),
+    *("cost_usd", "attempts", "finished", "error", "error_message", "remarks"),
 ]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -48,6 +48,7 @@ def _row(entry: Entry) -> list[object]:
         *(timings.get(phase) for phase in _SECONDS),
         *(entry.cost_usd, entry.attempts, entry.finished),
         *((entry.error.code, entry.error.message) if entry.error else (None, None)),
+        " ".join(entry.remarks),
     ]
     return [_harmless(cell) if isinstance(cell, str) else cell for cell in cells]
 

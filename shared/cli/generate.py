@@ -71,6 +71,8 @@ def _generate(args: argparse.Namespace) -> None:
                 run = _run(open_backend(), outputs, progress, ctrl_c, echo=not args.json)
                 result = asyncio.run(run)
         progress.note(console.summary(result))
+        for remark in result.remarks:
+            progress.remark(remark)
         if args.backend == AUTO:
             progress.note(f"Drawn by {result.backend}: {result.backend_reason}")
         report["result"] = result.model_dump(mode="json")

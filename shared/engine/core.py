@@ -62,6 +62,7 @@ class Generation:
     stopped: bool = False
     position: int = 0
     text: tuple[TextKeys, TextKeys | None] | None = None
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.waiting.extend(range(self.request.num_images))
@@ -111,6 +112,14 @@ def encode(model: Model, request: GenerationRequest) -> tuple[TextKeys, TextKeys
     if request.guidance_scale <= 1:
         return prompt, None
     return prompt, model.prompts.encode(request.negative_prompt)
+
+
+def unread(model: Model, request: GenerationRequest) -> tuple[str, ...]:
+    """What of the request's text the checkpoint does not read, in sentences."""
+    remarks = [*model.prompts.remarks(request.prompt, "prompt")]
+    if request.guidance_scale > 1:
+        remarks += model.prompts.remarks(request.negative_prompt, "negative prompt")
+    return tuple(remarks)
 
 
 def noise(
@@ -215,7 +224,9 @@ class Core:
         request, index = generation.request, generation.waiting.popleft()
         begin = time.perf_counter()
         generation.started = generation.started or begin
-        generation.text = generation.text or encode(self.model, request)
+        if generation.text is None:
+            generation.text = encode(self.model, request)
+            generation.remarks = unread(self.model, request)
         prompt, negative_prompt = generation.text
         generation.encoding += time.perf_counter() - begin
         latents, generator = noise(self.model, request, request.image_seed(index))
@@ -283,6 +294,7 @@ class Core:
             device=str(self.model.device),
             revision=self.model.revision,
             backend=backend,
+            remarks=generation.remarks,
         )
 
     def _tokens(self, request: GenerationRequest) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +20,16 @@ import torch.nn.functional as F
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
+from shared.contract import clean_text
+
 MAX_TOKENS = 512
 """Wan's text length; the transformer was trained with every prompt padded to it."""
 
 CACHED_PROMPTS = 64
+
+_SHOWN = 5
+_SHOWN_LENGTH = 20
+"""How many unknown words a remark shows, and how much of each."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,36 @@ class PromptEncoder:
         if len(self._cache) > CACHED_PROMPTS:
             self._cache.popitem(last=False)
         return self._cache[text]
+
+    def remarks(self, prompt: str, what: str) -> Iterator[str]:
+        """What of a prompt, called `what`, the checkpoint does not read, in sentences."""
+        text = prompt_clean(prompt)
+        # No warning of the tokenizer's own, which knows nothing of who is asked.
+        tokens = self.tokenizer(text, return_special_tokens_mask=True, verbose=False)
+        count = len(tokens.input_ids)
+        if count > MAX_TOKENS:
+            yield f"Only the first {MAX_TOKENS} of {count} tokens of the {what} are used."
+        numbers = range(min(count, MAX_TOKENS))
+        words = [number for number in numbers if not tokens.special_tokens_mask[number]]
+        unknown = [
+            number for number in words if tokens.input_ids[number] == self.tokenizer.unk_token_id
+        ]
+        if len(unknown) == len(words) and text:
+            yield f"Nothing of the {what} can be read: this checkpoint knows none of its signs."
+        elif unknown:
+            shown = _excerpt(text, [tokens.token_to_chars(number) for number in unknown])
+            yield (
+                f"{len(unknown)} of {len(words)} tokens of the {what} are unknown to this "
+                f"checkpoint{shown}."
+            )
+
+
+def _excerpt(text: str, spans: list[Any]) -> str:
+    """The words at those places, each once, the first few."""
+    words = dict.fromkeys(clean_text(text[span.start : span.end]) for span in spans if span)
+    shown = [word[:_SHOWN_LENGTH] for word in words if word]
+    more = ", ..." if len(shown) > _SHOWN else ""
+    return f": {', '.join(shown[:_SHOWN])}{more}" if shown else ""
 
 
 def project(transformer: WanTransformer3DModel, embeddings: torch.Tensor) -> TextKeys:

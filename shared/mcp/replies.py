@@ -31,6 +31,9 @@ _REMARK = 400
 ENVELOPE = 200
 """Characters that a remark, and the JSON around an image's data, have at most."""
 
+PARTLY = "Not all of the request was done as asked: `remarks` in the data say what."
+"""They may quote the prompt, and so stay out of the sentences."""
+
 _LEAST = 4_000
 """Characters below which a picture is better left out than shown."""
 
@@ -83,6 +86,9 @@ class Report(_Answer):
     seconds: float | None = None
     cost_usd: float | None = Field(default=None, description="where a price is known")
     shown: str = Field(default="", description="how the pictures in this answer differ")
+    remarks: tuple[str, ...] = Field(
+        default=(), description="what of the request was not done as asked"
+    )
 
 
 async def job_answer(job: Job, gallery: Gallery, place: Place, budget: int) -> CallToolResult:
@@ -170,6 +176,7 @@ def _report(job: Job, pictures: list[Made]) -> Report:
             "device": result.device,
             "seconds": round(result.timings.total, 3),
             "cost_usd": result.cost_usd,
+            "remarks": result.remarks,
         }
     elif not job.ended:
         known["progress"] = Progress(ahead=job.ahead, step=job.steps_done, steps=job.steps)
@@ -214,7 +221,8 @@ def _remark(report: Report, shown: Sequence[Preview], budget: int) -> str:
 def _report_answer(report: Report) -> CallToolResult:
     data = report.model_dump(mode="json")
     places = [f"Original: {picture.original}" for picture in report.pictures]
-    said = "\n".join(filter(None, [report.message, *places, report.shown]))
+    partly = PARTLY if report.remarks else ""
+    said = "\n".join(filter(None, [report.message, partly, *places, report.shown]))
     content: list[ContentBlock] = [_text(said), _json(data)]
     content += [_link(picture) for picture in report.pictures]
     return CallToolResult(content=content, structured_content=data)

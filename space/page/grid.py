@@ -25,7 +25,7 @@ from shared.errors import CygnetError, InvalidRequest
 from shared.prices import dollars
 from space.page import form
 from space.page.form import ENDED, QUIET, Form
-from space.page.markup import address, error_notice, part
+from space.page.markup import address, error_notice, notice, part
 from space.page.sheet import draw_sheet
 from space.page.visitor import owner_of
 from space.page.workshop import Workshop
@@ -41,6 +41,7 @@ EXAMPLES = {
 }
 MOST_CELLS = 36
 _AT_ONCE = 4
+_MOST_REMARKS = 4
 
 Cell = tuple[int, int]
 """Its row and its column."""
@@ -180,14 +181,17 @@ class Grid:
             planned = _read(values)
             files: dict[Cell, str] = {}
             images: dict[Cell, bytes] = {}
+            remarks: dict[str, None] = {}
             yield _sheet(planned, files), ""
             async with aclosing(self._draw(planned, browser)) as drawn:
                 async for cell, image, result in drawn:
                     await self._workshop.keep(image, owner_of(browser, token), result)
                     images[cell] = image
+                    remarks |= dict.fromkeys(result.remarks)
                     files[cell] = await self._workshop.source(image, planned.cells[cell])
                     yield _sheet(planned, files), gr.skip()
-            yield _sheet(planned, files, await self._whole(planned, images)), gr.skip()
+            told = notice(" ".join([*remarks][:_MOST_REMARKS])) if remarks else gr.skip()
+            yield _sheet(planned, files, await self._whole(planned, images)), told
         except CygnetError as error:
             yield gr.skip(), error_notice(error)
 

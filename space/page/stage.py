@@ -12,7 +12,7 @@ import html
 from shared.backends.router import BY_NAME
 from shared.console import summary
 from shared.contract import Done, Event, GenerationRequest, GenerationResult, Queued, Starting, Step
-from space.page.markup import Shown, frame, picture, settings_list
+from space.page.markup import Shown, frame, notice, picture, settings_list
 
 EMPTY = """<div class="stage" data-phase="empty"><div class="blank">
 <svg viewBox="0 0 64 64" aria-hidden="true"><path d="M5 37c9-3 18-3 25 1 8 4 15 1 17-4 1.500-4-9-9-9-18
@@ -72,7 +72,7 @@ class Stage:
 
     def _told(self) -> str:
         if self.result:
-            return facts(self.result) + settings_list(self.request)
+            return remarks(self.result) + facts(self.result) + settings_list(self.request)
         done, steps = self._progress()
         return f"""<div class="bar" role="progressbar" aria-label="Progress" aria-valuemin="0"
  aria-valuemax="{steps}" aria-valuenow="{done}"><i style="width: {100 * done / steps:.0f}%"></i></div>
@@ -115,6 +115,11 @@ def show(shown: Shown, note: str = "") -> str:
     told = f'<p class="facts">{html.escape(note)}</p>' if note else ""
     return f"""<div class="stage" data-phase="done"><div class="tiles" data-count="1">{picture(shown)}</div>
 <div class="told">{told}{settings_list(shown.request)}</div></div>"""
+
+
+def remarks(result: GenerationResult) -> str:
+    """What of the request was not done as asked, as a notice."""
+    return notice(" ".join(result.remarks)) if result.remarks else ""
 
 
 def facts(result: GenerationResult) -> str:
