@@ -337,6 +337,72 @@ def test_bfloat16_gives_a_picture_close_to_float32(
     assert psnr(picture, solo(model, ask())[0]) > 20
 
 
+def change(folder: Path, file: str, **changed: Any) -> None:
+    """Change a file of JSON."""
+    config = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(config | changed))
+
+
+@pytest.mark.parametrize(
+    ("file", "changed", "named"),
+    [
+        ("transformer/config.json", {"vace_layers": [0, 5]}, "vace_layers=[0, 5]"),
+        ("transformer/config.json", {"guidance_embeds": True}, "guidance_embeds=true"),
+        ("vae/config.json", {"use_tiny_decoder": True}, "use_tiny_decoder=true"),
+        ("scheduler/scheduler_config.json", {"_class_name": "DDIMScheduler"}, "DDIMScheduler"),
+        ("scheduler/scheduler_config.json", {"_class_name": None}, "None"),
+        ("scheduler/scheduler_config.json", {"prediction_type": "epsilon"}, "epsilon"),
+        ("scheduler/scheduler_config.json", {"use_dynamic_shifting": True}, "use_dynamic_shifting"),
+        ("scheduler/scheduler_config.json", {"brand_new": 2}, "brand_new=2"),
+    ],
+    ids=str,
+)
+def test_a_setting_that_would_be_passed_over_is_refused_by_name(
+    copy: Path, small: Checkpoint, file: str, changed: dict[str, Any], named: str
+) -> None:
+    change(copy, file, **changed)
+    with pytest.raises(CheckpointCorrupt) as refused:
+        load(small.model_copy(update={"folder": copy}), CPU)
+    assert named in refused.value.message and file.split("/")[0] in refused.value.message
+
+
+def test_settings_that_say_nothing_are_accepted(copy: Path, small: Checkpoint) -> None:
+    for file in ("transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json"):
+        change(copy, file, _name_or_path="elsewhere", brand_new=None, other=False)
+    load(small.model_copy(update={"folder": copy}), CPU)
+
+
+@pytest.mark.parametrize("part", ["transformer", "vae"])
+def test_a_tensor_that_would_be_passed_over_is_refused_by_name(
+    copy: Path, small: Checkpoint, part: str
+) -> None:
+    [file] = (copy / part).glob("*.safetensors")
+    tensors = load_file(file)
+    own = {"blocks.0.attn1.to_gate_compress.weight": torch.ones(2, 2)}
+    save_file(tensors | own, file, metadata={"format": "pt"})
+    load(small.model_copy(update={"folder": copy}), CPU)  # FastWan's, of another attention
+
+    save_file(tensors | {"blocks.0.more.weight": torch.ones(2)}, file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointCorrupt, match=rf"{part}, the tensor blocks\.0\.more\.weight"):
+        load(small.model_copy(update={"folder": copy}), CPU)
+
+
+def test_a_second_transformer_is_refused_where_the_weights_are_read_too(
+    copy: Path, small: Checkpoint
+) -> None:
+    shutil.copytree(copy / "transformer", copy / "transformer_2")
+    both = {"transformer_2": ["diffusers", "WanTransformer3DModel"], "boundary_ratio": 0.875}
+    change(copy, "model_index.json", **both)
+    with pytest.raises(CheckpointCorrupt, match=r"transformer_2 .*boundary_ratio=0\.875"):
+        load(small.model_copy(update={"folder": copy}), CPU)
+
+
+def test_a_folder_of_fastwan_loads(copy: Path) -> None:
+    change(copy, "model_index.json", _class_name="WanDMDPipeline")
+    fast = add_folder(copy)
+    assert load(fast, CPU).checkpoint.sigmas == get_checkpoint("wan2.1-1.3b-fast").sigmas
+
+
 def test_two_checkpoints_are_never_read_at_once(
     small: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -80,7 +77,9 @@ def test_tokens_past_the_512th_are_said_to_be_left_out(tiny_model: Model) -> Non
     long = "a b, " * 255 + "a"
     [said] = remarks(tiny_model, tiny(f"{long} fox"))
     assert said == "Only the first 512 of 769 tokens of the prompt are used."
-    assert (solo(tiny_model, tiny(f"{long} fox"))[0] == solo(tiny_model, tiny(f"{long} whale"))[0]).all()
+    assert (
+        solo(tiny_model, tiny(f"{long} fox"))[0] == solo(tiny_model, tiny(f"{long} whale"))[0]
+    ).all()
 
 
 def test_the_512th_token_is_still_used(tiny_model: Model) -> None:
