@@ -27,6 +27,9 @@ MAX_TOKENS = 512
 
 CACHED_PROMPTS = 64
 
+_SPACE = " \u2581"
+"""How tokenizers write the space before a word, which is sometimes a token of its own."""
+
 _SHOWN = 5
 _SHOWN_LENGTH = 20
 """How many unknown words a remark shows, and how much of each."""
@@ -91,7 +94,12 @@ class PromptEncoder:
         if count > MAX_TOKENS:
             yield f"Only the first {MAX_TOKENS} of {count} tokens of the {what} are used."
         numbers = range(min(count, MAX_TOKENS))
-        words = [number for number in numbers if not tokens.special_tokens_mask[number]]
+        pieces = self.tokenizer.convert_ids_to_tokens(tokens.input_ids)
+        words = [
+            number
+            for number in numbers
+            if not tokens.special_tokens_mask[number] and pieces[number].strip(_SPACE)
+        ]
         unknown = [
             number for number in words if tokens.input_ids[number] == self.tokenizer.unk_token_id
         ]

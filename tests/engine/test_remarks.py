@@ -108,12 +108,11 @@ def test_a_negative_prompt_that_has_no_effect_has_no_remark(tiny_model: Model) -
 def test_sentencepiece_counts_no_spaces_as_unknown(model: Model, ask: Ask) -> None:
     assert remarks(model, ask("a  red   fox", steps=1)) == ()
     [said] = remarks(model, ask("a red \U0001f98a fox", steps=1))
-    assert said.startswith("1 of 5 tokens") or said.startswith("1 of 4 tokens")
-    assert said.endswith(": \U0001f98a.")
+    assert said.startswith("1 of 4 tokens") and said.endswith(": \U0001f98a.")
     [said] = remarks(model, ask("\U0001f98a\U0001f43c", steps=1))
-    assert "\U0001f98a" not in said and "Nothing" in said
-    [said] = remarks(model, ask("fox " * 300, steps=1))
-    assert "Only the first 512" in said or said == ""
+    assert said.startswith("Nothing of the prompt can be read")
+    [said] = remarks(model, ask("a " * 900, steps=1))
+    assert said == "Only the first 512 of 901 tokens of the prompt are used."
 
 
 def test_a_remark_is_not_in_the_picture(tiny_model: Model) -> None:
