@@ -119,9 +119,11 @@ def low_rank(layer: str, model: Tensors, seed: int = 0) -> tuple[torch.Tensor, t
     )
 
 
-def fused(tensors: Tensors, folder: Path, strength: float = 1.0, **header: str) -> Tensors:
+def fused(
+    tensors: Tensors, folder: Path, strength: float = 1.0, header: dict[str, str] | None = None
+) -> Tensors:
     """The weights of the small Wan with a file of these tensors."""
-    save_file(tensors, folder / "lora.safetensors", metadata=header or None)
+    save_file(tensors, folder / "lora.safetensors", metadata=header)
     model = transformer()
     fuse(model, folder / "lora.safetensors", strength)
     return state(model)
@@ -260,7 +262,7 @@ def test_the_scale_in_the_files_header_counts(
         f"transformer.{layer}.lora_B.weight": up,
     }
     told = {f"transformer.{name}": value for name, value in {"r": RANK, **config}.items()}
-    after = fused(tensors, tmp_path, **{METADATA: json.dumps(told)})
+    after = fused(tensors, tmp_path, header={METADATA: json.dumps(told)})
     check_changes(after, before, {f"{layer}.weight": scale * up @ down})
 
 
@@ -383,7 +385,7 @@ def test_many_strangers_are_counted_and_a_few_named(tmp_path: Path) -> None:
 
 def test_weights_of_bfloat16_are_rounded_once(tmp_path: Path) -> None:
     layer = "blocks.1.attn1.to_q"
-    model = transformer().to(torch.bfloat16)
+    model = transformer().bfloat16()
     before = state(model)
     down, up = (half.bfloat16() for half in low_rank(layer, before))
     more = torch.randn(before[f"{layer}.weight"].shape).bfloat16()
@@ -412,7 +414,8 @@ def test_doras_of_peft_are_what_the_pipeline_makes_of_them(
         for name, parameter in trained.named_parameters():
             if "lora_" in name:
                 parameter.normal_(std=0.3)
-    WanPipeline.save_lora_weights(tmp_path, get_peft_model_state_dict(trained))
+    layers: dict[str, Any] = get_peft_model_state_dict(trained)
+    WanPipeline.save_lora_weights(tmp_path, layers)
     file = tmp_path / "pytorch_lora_weights.safetensors"
     assert any("magnitude_vector" in key for key in load_file(file))
     pipe = WanPipeline.from_pretrained(small_folder)
@@ -453,7 +456,7 @@ def test_differences_draw_what_the_pipeline_draws_with_them_in_its_weights(
     small: Checkpoint, model: Model, ask: Ask, tmp_path: Path
 ) -> None:
     ours = load(with_lora(small, tmp_path, differences()), Acceleration(device="cpu"))
-    pipe = WanPipeline.from_pretrained(small.folder)
+    pipe = WanPipeline.from_pretrained(str(small.folder))
     pipe.set_progress_bar_config(disable=True)
     weights = pipe.transformer.state_dict()
     for block in range(3):
