@@ -393,7 +393,7 @@ def test_a_second_transformer_is_refused_where_the_weights_are_read_too(
     shutil.copytree(copy / "transformer", copy / "transformer_2")
     both = {"transformer_2": ["diffusers", "WanTransformer3DModel"], "boundary_ratio": 0.875}
     change(copy, "model_index.json", **both)
-    with pytest.raises(CheckpointCorrupt, match=r"transformer_2 .*boundary_ratio=0\.875"):
+    with pytest.raises(CheckpointCorrupt, match=r"boundary_ratio=0\.875, transformer_2 "):
         load(small.model_copy(update={"folder": copy}), CPU)
 
 
