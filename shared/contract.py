@@ -363,6 +363,12 @@ class GenerationResult(_Wire):
         default="", description="why that backend served, and what was tried before it"
     )
     cost_usd: float | None = Field(default=None, description="where a price is known")
+    remarks: tuple[str, ...] = Field(
+        default=(),
+        # Where there is nothing to say, versions of Cygnet that do not know the field read it too.
+        exclude_if=lambda remarks: not remarks,
+        description="what of the request was not done as asked, in sentences; left out if nothing",
+    )
 
 
 class Done(_Wire):

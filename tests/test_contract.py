@@ -21,6 +21,7 @@ from shared.contract import (
     NUM_IMAGES,
     SEED,
     STEPS,
+    Done,
     Event,
     GenerationRequest,
     ImageReady,
@@ -224,6 +225,17 @@ def test_events_survive_the_journey_as_json() -> None:
     adapter: TypeAdapter[Event] = TypeAdapter(Event)
     assert [adapter.validate_json(adapter.dump_json(event)) for event in sent] == sent
     assert [event.type for event in sent] == ["queued", "step", "step", "image", "done"]
+
+
+def test_a_result_carries_remarks_and_without_any_is_what_older_versions_read() -> None:
+    request = parse_request({"prompt": "a", "seed": 5, "steps": 1})
+    plain, _ = asyncio.run(collect(FakeBackend().generate(request)))
+    assert plain.remarks == ()
+    assert "remarks" not in plain.model_dump_json() and "remarks" not in plain.model_dump()
+    told = plain.model_copy(update={"remarks": ("One.", "Two.")})
+    sent = Done(result=told).model_dump_json()
+    assert json.loads(sent)["result"]["remarks"] == ["One.", "Two."]
+    assert Done.model_validate_json(sent).result == told
 
 
 def test_bytes_travel_in_the_base64_that_browsers_and_mcp_read() -> None:
