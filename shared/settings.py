@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_core import PydanticCustomError
 
 from shared.errors import InvalidSetting
 
@@ -39,6 +40,16 @@ def _words(keys: object) -> object:
     return keys.replace(",", " ").split() if isinstance(keys, str) else keys
 
 
+def _pairs(pairs: object) -> object:
+    """NAME=VALUE words as a mapping, in their order."""
+    if not isinstance(pairs, str):
+        return pairs
+    found = [word.partition("=") for word in pairs.replace(",", " ").split()]
+    if not all(name and equals and value for name, equals, value in found):
+        raise PydanticCustomError("pairs", "it is a list of NAME=CHECKPOINT")
+    return {name: value for name, _, value in found}
+
+
 class Settings(BaseModel):
     """What the environment says, with defaults for what it leaves out."""
 
@@ -61,6 +72,8 @@ class Settings(BaseModel):
 
     Any text is a key, so that no error ever has to show one.
     """
+    openai_models: Annotated[dict[str, str], BeforeValidator(_pairs)] = {}
+    """The checkpoints that draw for names of OpenAI's; `*` in a name stands for any text."""
     space: Annotated[str | None, Field(pattern=r"^(https?://[^\s/@]+(/\S*)?|[\w.-]+/[\w.-]+)$")] = (
         None
     )
@@ -90,6 +103,7 @@ VARIABLES = {
     "CYGNET_DATA_DIR": ("data_dir",),
     "CYGNET_API_URL": ("api_url",),
     "CYGNET_API_KEY": ("api_keys",),
+    "CYGNET_OPENAI_MODELS": ("openai_models",),
     "CYGNET_MODAL_URL": ("modal_url",),
     "CYGNET_MODAL_GPU": ("modal_gpu",),
     "CYGNET_MODAL_SNAPSHOT": ("modal_snapshot",),
