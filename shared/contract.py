@@ -246,11 +246,14 @@ def nearest_size(width: int, height: int, checkpoint: Checkpoint) -> tuple[int, 
     return int(next(sides) or 0), int(next(sides) or 0)
 
 
+def is_left_out(checkpoint: object) -> bool:
+    """Whether no checkpoint is named: many clients send an empty name for the usual one."""
+    return checkpoint is None or (isinstance(checkpoint, str) and not checkpoint.strip())
+
+
 def _checkpoint_name(data: Mapping[str, Any]) -> Any:
-    """The one that is asked for. Left empty, as many clients leave it, it is the usual one."""
     name = data.get("checkpoint")
-    is_empty = name is None or (isinstance(name, str) and not name.strip())
-    return settings().checkpoint if is_empty else name
+    return settings().checkpoint if is_left_out(name) else name
 
 
 def parse_request(data: Mapping[str, Any], names: FieldNames = OURS) -> GenerationRequest:

@@ -14,8 +14,8 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    ProcessCollector,
     Metric,
+    ProcessCollector,
     generate_latest,
 )
 

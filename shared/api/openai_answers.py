@@ -100,6 +100,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
         "description": "the pictures, or with `stream` their events",
         "model": OpenAIAnswer,
         "content": {
+            "application/json": {},  # its schema is the model's; generated clients take the first
             "text/event-stream": {
                 "schema": {
                     "oneOf": [
@@ -108,7 +109,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
                     ],
                     "description": "the data of each event",
                 }
-            }
+            },
         },
     }
 }

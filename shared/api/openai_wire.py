@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, StrictBool, StrictInt, ValidationError
 from shared.api.openai_models import OpenAIModels, fitted, gives_url, unknown_model
 from shared.api.schemas import json_body
 from shared.checkpoints import Checkpoint, get_checkpoint
-from shared.contract import GenerationRequest, check_names, nearest_size, parse_request
+from shared.contract import GenerationRequest, check_names, is_left_out, nearest_size, parse_request
 from shared.errors import InvalidRequest, UnknownCheckpoint
 from shared.field_names import FieldNames
 from shared.refusals import refusal
@@ -102,7 +102,7 @@ def read_call(data: Mapping[str, Any], models: OpenAIModels | None = None) -> Wa
     fields = {ours: given[name] for name, ours in _FIELDS.items() if name in given}
     mapped, remarks = None, []
     model = fields.get("checkpoint")
-    if isinstance(model, str) and model.strip():
+    if isinstance(model, str) and not is_left_out(model):
         mapped = (models or OpenAIModels()).mapped(model)
         checkpoint = mapped or _checkpoint(model)
         fields["checkpoint"] = checkpoint.name

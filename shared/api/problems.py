@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -27,7 +28,6 @@ from shared.errors import (
     InputError,
     InternalError,
     InvalidCall,
-    InvalidRequest,
     NotFound,
     OutOfMemory,
     QueueFull,
@@ -35,6 +35,7 @@ from shared.errors import (
     SpendingLimit,
     Unauthorised,
 )
+from shared.refusals import refusal
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +147,14 @@ def openai_error(error: CygnetError) -> OpenAIError:
     return OpenAIError(message=str(error), type=kind, param=param, code=error.code)
 
 
+def _parameter(request: Request, place: str, name: str) -> Mapping[str, Any]:
+    """The schema of a parameter of the call's route, from the OpenAPI document."""
+    paths = request.app.openapi()["paths"]
+    operation = paths[request.scope["route"].path_format][request.method.lower()]
+    found = (one for one in operation["parameters"] if (one["in"], one["name"]) == (place, name))
+    return next(found)["schema"]
+
+
 def add_handlers(app: FastAPI) -> None:
     """Every refusal and every fault leaves as one of our errors."""
 
@@ -169,10 +178,8 @@ def add_handlers(app: FastAPI) -> None:
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
-        name = str(first["loc"][-1])
-        return answer(
-            request, InvalidRequest(f"{name}: {first['msg']}.", f"Correct {name}.", (name,))
-        )
+        place, name = str(first["loc"][0]), str(first["loc"][-1])
+        return answer(request, refusal(name, first["input"], _parameter(request, place, name)))
 
     async def fault(request: Request, error: Exception) -> Response:
         message = f"Something in the server failed ({type(error).__name__})."
