@@ -145,7 +145,7 @@ def _sides(size: object, checkpoint: Checkpoint) -> tuple[int, int] | None:
     # Of a ratio, or nothing, the checkpoint's own; of anything like a size, the nearest.
     near = (checkpoint.width, checkpoint.height)
     if len(numbers) == 2 and min(numbers) >= 64:
-        near = nearest_size(*numbers, checkpoint)
+        near = nearest_size(numbers[0], numbers[1], checkpoint)
     schema = _SIZE_SCHEMA | {"examples": ["x".join(map(str, near))]}
     raise refusal("size", size, schema)
 
