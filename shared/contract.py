@@ -264,6 +264,11 @@ def parse_request(data: Mapping[str, Any], names: FieldNames = OURS) -> Generati
     """
     known = {name: value for name, value in data.items() if name in GenerationRequest.model_fields}
     refusals = [_unknown(name, names) for name in data if name not in known]
+    checkpoint = known.get("checkpoint")
+    if not isinstance(
+        checkpoint, str | None
+    ):  # the defaults and the sizes' limits are the usual one's
+        refusals.append(_no_text(names.called("checkpoint"), known.pop("checkpoint")))
     try:
         request = GenerationRequest.model_validate(known)
     except ValidationError as error:
@@ -328,7 +333,11 @@ def _refusal(details: ErrorDetails, data: Mapping[str, Any], names: FieldNames) 
             advice = f"{field}={nearest}" if nearest is not None else f"{limit} for {field}"
             return field, f"{shown} is not {limit}.", f"Use {advice}."
         case _:
-            return field, f"{shown} is not text.", f"Give text for {field}."
+            return _no_text(field, value)
+
+
+def _no_text(field: str, value: object) -> _Refusal:
+    return field, f"{field}={short(value)} is not text.", f"Give text for {field}."
 
 
 def _size_refusal(field: str, data: Mapping[str, Any]) -> tuple[str, str]:

@@ -15,7 +15,9 @@ from shared.errors import InvalidRequest
 
 
 def refusal(name: str, value: object, schema: Mapping[str, Any]) -> InvalidRequest:
-    """`name` is the field as its caller calls it, `schema` a JSON schema with one type, or null."""
+    """`name` is the field as its caller calls it, `schema` a JSON schema with one type, or null; one
+    with a pattern has a description that says what that means.
+    """
     facts = _without_null(schema)
     shown = f"{name}={short(value)}"
     message, advice = f"{shown} is not {_expected(facts)}.", _example(name, value, facts)
@@ -59,7 +61,7 @@ def _expected(facts: Mapping[str, Any]) -> str:
         case "object":
             return "an object"
         case _:
-            return "what it takes" if "pattern" in facts else "text"
+            return str(facts["description"]) if "pattern" in facts else "text"
 
 
 def _example(name: str, value: object, facts: Mapping[str, Any]) -> str:
@@ -72,6 +74,6 @@ def _example(name: str, value: object, facts: Mapping[str, Any]) -> str:
         return f"Use {name}={nearest}." if nearest is not None else f"Give {limit} for {name}."
     if examples := facts.get("examples"):
         return f"Use {name}={examples[0]}."
-    if "pattern" in facts and (description := facts.get("description")):
-        return f"Give {name} {description}."
+    if "pattern" in facts:
+        return f"Give {name} {facts['description']}."
     return f"Give {_expected(facts)} for {name}."

@@ -6,6 +6,7 @@ checkpoint cannot do becomes the nearest it can; the answer says both.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from fnmatch import fnmatchcase
 from shared.checkpoints import Checkpoint, checkpoint_names, get_checkpoint
 from shared.contract import nearest_size
 from shared.errors import InvalidSetting, UnknownCheckpoint
+from shared.settings import settings
 
 VARIABLE = "CYGNET_OPENAI_MODELS"
 _OPENAIS = re.compile(r"(openai/)?(dall-e|gpt-image|chatgpt-image)", re.IGNORECASE)
@@ -55,18 +57,14 @@ class OpenAIModels:
 
 def unknown_model(model: str) -> UnknownCheckpoint:
     """The refusal of a name that neither a checkpoint nor the operator has."""
-    try:
-        get_checkpoint(model)
-        raise AssertionError(f"{model} is known")
-    except UnknownCheckpoint as error:
-        message, advice = f"There is no model named {model[:100]!r} here.", error.next_step
+    names = checkpoint_names()
+    near = difflib.get_close_matches(model[:100], names, n=1, cutoff=0.4)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    advice = f"{hint}Choose one of {', '.join(names)}."
     if _OPENAIS.match(model):
-        names = ", ".join(checkpoint_names())
-        advice = (
-            f"Choose one of {names}; or have whoever runs the server let one of them draw for it: "
-            f"{VARIABLE}={model[:40]}={next(iter(checkpoint_names()))}."
-        )
-    error = UnknownCheckpoint(message, advice)
+        example = f"{VARIABLE}={model[:40]}={settings().checkpoint}"
+        advice += f" Or have whoever runs the server let one of them draw for it: {example}."
+    error = UnknownCheckpoint(f"There is no model named {model[:100]!r} here.", advice)
     error.fields = ("model",)
     return error
 

@@ -64,8 +64,8 @@ def refuse(request: Request, error: HTTPException) -> InvalidCall:
     path = request.url.path
     call = f"{request.method[:10]} {path[:100]}"
     if methods := allowed_methods(request):
-        here = f"Send {' or '.join(methods)} to {path[:100]}"
-        return InvalidCall(f"There is no {call}.", f"{here}, or {_DRAW}.", 405)
+        advice = f"{path[:100]} takes {' and '.join(methods)}. To draw, {_DRAW}."
+        return InvalidCall(f"There is no {call}: this server draws pictures.", advice, 405)
     if not is_for_the_api(path):
         return InvalidCall(f"{call}: {error.detail}.", LOOK_UP, error.status_code)
     message = f"There is no {call}: this server draws pictures."
@@ -73,7 +73,9 @@ def refuse(request: Request, error: HTTPException) -> InvalidCall:
         message = f"There is no {call}: this server draws pictures, and does not {what}."
     address = f"{str(request.base_url).rstrip('/')}/v1"
     if not re.match(r"/v1(/(?!v\d)|$)", path):
-        advice = f"Its API is under /v1: the base address is {address}. There, {_DRAW}."
+        advice = (
+            f"Its API is under /v1: add that to the base address, as {address}. There, {_DRAW}."
+        )
     elif path in ("/v1", "/v1/"):
         advice = f"This is its base address. There, {_DRAW}."
     else:
