@@ -272,7 +272,7 @@ def parse_request(data: Mapping[str, Any], names: FieldNames = OURS) -> Generati
     try:
         request = GenerationRequest.model_validate(known)
     except ValidationError as error:
-        refusals += [_refusal(details, data, names) for details in error.errors()]
+        refusals += [_refusal(details, known, names) for details in error.errors()]
     else:
         if not refusals:
             return request

@@ -38,7 +38,7 @@ class Faulty:
         yield
 
 
-for name, method in inspect.getmembers(JobService, inspect.isfunction):
+for name, _ in inspect.getmembers(JobService, inspect.isfunction):
     if not name.startswith("_") and name not in ("events", "start", "stop", "aclose"):
         setattr(Faulty, name, Faulty.refuse)
 
