@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 from fastapi import FastAPI
@@ -45,7 +45,8 @@ for name, _ in inspect.getmembers(JobService, inspect.isfunction):
 
 def faulty(fault: Exception, **options: Any) -> FastAPI:
     jobs: Any = Faulty(fault)
-    return create_app(jobs, ApiOptions(**{"hosts": ("127.0.0.1",)} | options))
+    settings: dict[str, Any] = {"hosts": ("127.0.0.1",)} | options
+    return create_app(jobs, ApiOptions(**settings))
 
 
 APP = faulty(KeyError())
@@ -234,7 +235,7 @@ async def clients_calls(client: openai.AsyncOpenAI) -> list[openai.APIStatusErro
 @pytest.mark.parametrize("base", ["/v1", ""])
 async def test_the_clients_own_methods_show_it_too(base: str) -> None:
     app = faulty(CygnetError("The lake is frozen.", "Wait for spring."))
-    http = httpx.AsyncClient(transport=httpx.ASGITransport(app=app))
+    http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app))
     async with openai.AsyncOpenAI(
         base_url=f"http://127.0.0.1{base}", api_key="none", max_retries=0, http_client=http
     ) as client:
