@@ -203,7 +203,9 @@ def _ours(fault: BaseException, tool: str, schema: dict[str, Any]) -> CygnetErro
         case ValidationError():
             first = fault.errors()[0]
             field = str(first["loc"][0])
-            return refusal(field, first["input"], schema["properties"][field])
+            told = refusal(field, first["input"], schema["properties"][field])
+            told.message = f"{field} cannot be used: {told.message}"
+            return told
         case _:
             log.error("%s failed", tool, exc_info=fault)
             kind = type(fault).__name__

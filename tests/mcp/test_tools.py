@@ -117,7 +117,7 @@ async def test_what_the_text_says_is_what_the_data_says(client: Client) -> None:
 
 
 WRONG = {
-    "generate_image": {"wait_seconds": [60, "long", -1, [], True]},
+    "generate_image": {"wait_seconds": [60, "long", -1, []]},
     "get_job": {"job_id": [7, "x" * 41, []], "wait_seconds": [60, "long", []]},
     "cancel_job": {"job_id": [7, "x" * 41]},
     "show_image": {"id": ["x", 7, "../x"]},
