@@ -87,6 +87,9 @@ def with_packages(*extras: str) -> modal.Image:
                 "CYGNET_CHECKPOINT": CHECKPOINT,
                 "CYGNET_MODAL_GPU": ",".join(settings().modal_gpu),
                 "CYGNET_MODAL_SNAPSHOT": SNAPSHOT,
+                "CYGNET_OPENAI_MODELS": ",".join(
+                    f"{name}={checkpoint}" for name, checkpoint in settings().openai_models.items()
+                ),
                 "HF_HUB_CACHE": HUB_CACHE,
                 "HF_XET_HIGH_PERFORMANCE": "1",
                 **ACCELERATION,
@@ -258,7 +261,7 @@ def draw_one(arguments: Sequence[str]) -> None:
     """Follow a request's events, and save each image as it comes."""
     from shared.backends.modal.wire import as_event, check_served
     from shared.cli.parser import Parser
-    from shared.cli.request import add_request_options
+    from shared.cli.request import FLAGS, add_request_options
     from shared.console import LineProgress, summary
     from shared.contract import Done, GenerationRequest, ImageReady, parse_request
     from shared.outputs import Outputs, format_of
@@ -269,7 +272,7 @@ def draw_one(arguments: Sequence[str]) -> None:
     args = parser.parse_args(arguments)
     given = {name: getattr(args, name, None) for name in GenerationRequest.model_fields}
     given["checkpoint"] = given["checkpoint"] or CHECKPOINT
-    request = parse_request(given | {"output_format": format_of(args.out)})
+    request = parse_request(given | {"output_format": format_of(args.out)}, FLAGS)
     check_served(request, CHECKPOINT)
     outputs = Outputs(args.out, request, force=False)
     with LineProgress(request) as progress:

@@ -13,7 +13,7 @@ import math
 import secrets
 import typing
 import unicodedata
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -31,6 +31,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from shared.checkpoints import Checkpoint, SchedulerName, get_checkpoint
 from shared.errors import InternalError, InvalidRequest
+from shared.field_names import OURS, FieldNames, readable
 from shared.settings import settings
 
 
@@ -159,10 +160,10 @@ class GenerationRequest(_Wire):
         if not isinstance(data, Mapping):
             return data
         given = {field: value for field, value in data.items() if value is not None}
-        name = given.setdefault("checkpoint", settings().checkpoint)
+        name = given["checkpoint"] = _checkpoint_name(given)
         if not isinstance(name, str):
             raise InvalidRequest(
-                f"checkpoint={_short(name)} is not text.",
+                f"checkpoint={short(name)} is not text.",
                 "Give a checkpoint's name.",
                 ("checkpoint",),
             )
@@ -232,33 +233,83 @@ def size_limit(checkpoint: Checkpoint) -> Limit:
     return Limit(checkpoint.min_size, checkpoint.max_size, checkpoint.size_multiple)
 
 
-def parse_request(data: Mapping[str, Any]) -> GenerationRequest:
-    """A request from outside input.
+def nearest_size(width: int, height: int, checkpoint: Checkpoint) -> tuple[int, int]:
+    """The size that the checkpoint can do which is the most like this one: in its shape as far as may
+    be, and then in its sides."""
+    limit = size_limit(checkpoint)
+    scale = 1.0
+    if max(width, height) > limit.high:
+        scale = limit.high / max(width, height)
+    elif min(width, height) < limit.low:
+        scale = limit.low / min(width, height)
+    sides = (limit.nearest(side * scale) for side in (width, height))
+    return int(next(sides) or 0), int(next(sides) or 0)
 
-    Raises `InvalidRequest`, naming each offending field with its value, its limit and the nearest
-    valid value; `UnknownCheckpoint` if there is no such checkpoint.
+
+def is_left_out(checkpoint: object) -> bool:
+    """Whether no checkpoint is named: many clients send an empty name for the usual one."""
+    return checkpoint is None or (isinstance(checkpoint, str) and not checkpoint.strip())
+
+
+def _checkpoint_name(data: Mapping[str, Any]) -> Any:
+    name = data.get("checkpoint")
+    return settings().checkpoint if is_left_out(name) else name
+
+
+def parse_request(data: Mapping[str, Any], names: FieldNames = OURS) -> GenerationRequest:
+    """A request from outside input, under our names; `names` are what its caller calls them.
+
+    Raises `InvalidRequest`, naming each offending field as the caller does, with its value, its limit
+    and the nearest valid value; `UnknownCheckpoint` if there is no such checkpoint.
     """
+    known = {name: value for name, value in data.items() if name in GenerationRequest.model_fields}
+    refusals = [_unknown(name, names) for name in data if name not in known]
+    checkpoint = known.get("checkpoint")
+    if not isinstance(
+        checkpoint, str | None
+    ):  # the defaults and the sizes' limits are the usual one's
+        refusals.append(_no_text(names.called("checkpoint"), known.pop("checkpoint")))
     try:
-        return GenerationRequest.model_validate(dict(data))
+        request = GenerationRequest.model_validate(known)
     except ValidationError as error:
-        refusals = [_refusal(details, data) for details in error.errors()]
-        raise InvalidRequest(
-            " ".join(message for _, message, _ in refusals),
-            " ".join(next_step for _, _, next_step in refusals),
-            tuple(field for field, _, _ in refusals),
-        ) from None
+        refusals += [_refusal(details, known, names) for details in error.errors()]
+    else:
+        if not refusals:
+            return request
+    raise _joined(refusals)
 
 
-def _refusal(details: ErrorDetails, data: Mapping[str, Any]) -> tuple[str, str, str]:
-    """The field, what was wrong with it, and what to do."""
-    field = ".".join(str(part) for part in details["loc"])
-    value = data.get(field)
-    shown = f"{field}={_short(value)}"
+def check_names(given: Mapping[str, Any], known: Collection[str], names: FieldNames = OURS) -> None:
+    """For a door with names of its own. Raises `InvalidRequest`, naming every field it does not have."""
+    if unknown := [name for name in given if name not in known]:
+        raise _joined([_unknown(name, names) for name in unknown])
+
+
+_Refusal = tuple[str, str, str]
+"""The field as its caller calls it, what was wrong with it, and what to do."""
+
+
+def _joined(refusals: list[_Refusal]) -> InvalidRequest:
+    told = list(dict.fromkeys(refusals))
+    return InvalidRequest(
+        " ".join(message for _, message, _ in told),
+        " ".join(next_step for _, _, next_step in told),
+        tuple(field for field, _, _ in told),
+    )
+
+
+def _unknown(name: object, names: FieldNames) -> _Refusal:
+    shown = repr(str(name)[:60])
+    meant = names.meant(str(name), GenerationRequest.model_fields)
+    advice = f"Did you mean {' and '.join(meant)}?" if meant else f"Remove {shown}."
+    return readable(name), f"{shown} is not a field of a request.", advice
+
+
+def _refusal(details: ErrorDetails, data: Mapping[str, Any], names: FieldNames) -> _Refusal:
+    ours = ".".join(str(part) for part in details["loc"])
+    field, value = names.called(ours), data.get(ours)
+    shown = f"{field}={short(value)}"
     match details["type"]:
-        case "extra_forbidden" | "invalid_key":
-            near = difflib.get_close_matches(field, GenerationRequest.model_fields, n=1)
-            advice = f"Did you mean {near[0]}?" if near else f"Remove {field[:60]!r}."
-            return field[:60], f"{field[:60]!r} is not a field of a request.", advice
         case "missing":
             return field, f"{field} is missing.", f"Give a {field} of 1 to {MAX_PROMPT} characters."
         case "empty":
@@ -272,20 +323,36 @@ def _refusal(details: ErrorDetails, data: Mapping[str, Any]) -> tuple[str, str, 
             message = f"{field} has {length} characters and may have {MAX_PROMPT}."
             return field, message, f"Keep the first {MAX_PROMPT} characters of {field}."
         case "literal_error":
-            near = difflib.get_close_matches(str(value).lower(), _choices(field), n=1, cutoff=0)
-            message = f"{shown} is not one of {', '.join(_choices(field))}."
+            near = difflib.get_close_matches(str(value).lower(), _choices(ours), n=1, cutoff=0)
+            message = f"{shown} is not one of {', '.join(_choices(ours))}."
             return field, message, f"Use {field}={near[0]}."
-        case _ if limit := _numeric_limit(field, data):
+        case "size" if names.called("width") == names.called("height"):
+            return field, *_size_refusal(field, data)
+        case _ if limit := _numeric_limit(ours, data):
             nearest = limit.nearest(value)
             advice = f"{field}={nearest}" if nearest is not None else f"{limit} for {field}"
             return field, f"{shown} is not {limit}.", f"Use {advice}."
         case _:
-            return field, f"{shown} is not text.", f"Give text for {field}."
+            return _no_text(field, value)
+
+
+def _no_text(field: str, value: object) -> _Refusal:
+    return field, f"{field}={short(value)} is not text.", f"Give text for {field}."
+
+
+def _size_refusal(field: str, data: Mapping[str, Any]) -> tuple[str, str]:
+    """What was wrong with both sides, where they are one field, and what to do."""
+    checkpoint = get_checkpoint(_checkpoint_name(data))
+    width, height = (data.get(side, getattr(checkpoint, side)) for side in ("width", "height"))
+    limit = size_limit(checkpoint)
+    message = f"{field}={width}x{height} is no size of {checkpoint.name}: each side is {limit}."
+    width, height = nearest_size(width, height, checkpoint)
+    return message, f"Use {field}={width}x{height}."
 
 
 def _numeric_limit(field: str, data: Mapping[str, Any]) -> Limit | None:
     if field in ("width", "height"):
-        return size_limit(get_checkpoint(data.get("checkpoint") or settings().checkpoint))
+        return size_limit(get_checkpoint(_checkpoint_name(data)))
     limits = {"steps": STEPS, "guidance_scale": GUIDANCE, "seed": SEED, "num_images": NUM_IMAGES}
     return limits.get(field)
 
@@ -294,7 +361,7 @@ def _choices(field: str) -> tuple[str, ...]:
     return typing.get_args(GenerationRequest.model_fields[field].annotation)
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
     try:
         text = repr(value)
     except ValueError:  # an int of more digits than Python prints

@@ -62,9 +62,10 @@ class CygnetError(Exception):
 
 
 class InputError(CygnetError):
-    """Something the caller gave cannot be used; nothing was started."""
+    """Something the caller gave cannot be used; nothing was started. `fields` names what, if known."""
 
     exit_code = 2
+    fields: tuple[str, ...] = ()
 
 
 class InvalidRequest(InputError):
@@ -80,6 +81,7 @@ class InvalidRequest(InputError):
 class UnknownCheckpoint(InputError):
     """No checkpoint of that name is known, and it is no folder in diffusers' format."""
 
+    fields = ("checkpoint",)
     code = "unknown_checkpoint"
 
 

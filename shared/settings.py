@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from shared.errors import InvalidSetting
 
@@ -39,6 +40,16 @@ def _words(keys: object) -> object:
     return keys.replace(",", " ").split() if isinstance(keys, str) else keys
 
 
+def _pairs(pairs: object) -> object:
+    """NAME=VALUE words as a mapping, in their order."""
+    if not isinstance(pairs, str):
+        return pairs
+    found = [word.partition("=") for word in pairs.replace(",", " ").split()]
+    if not all(name and equals and value for name, equals, value in found):
+        raise PydanticCustomError("pairs", "it is a list of NAME=CHECKPOINT")
+    return {name: value for name, _, value in found}
+
+
 class Settings(BaseModel):
     """What the environment says, with defaults for what it leaves out."""
 
@@ -52,22 +63,36 @@ class Settings(BaseModel):
     acceleration: Acceleration = Acceleration()
     data_dir: Path | None = None
     """Where jobs and their images are kept; None for the user's data folder of the platform."""
-    api_url: Annotated[str | None, Field(pattern=r"^https?://[^\s/@]+(/\S*)?$")] = None
+    api_url: Annotated[
+        str | None,
+        Field(pattern=r"^https?://[^\s/@]+(/\S*)?$", examples=["http://127.0.0.1:8000"]),
+    ] = None
     """The server that the backend named api generates on; without a user or password."""
-    modal_url: Annotated[str | None, Field(pattern=r"^https?://[^\s/@]+(/\S*)?$")] = None
+    modal_url: Annotated[
+        str | None,
+        Field(pattern=r"^https?://[^\s/@]+(/\S*)?$", examples=["https://NAME.modal.run"]),
+    ] = None
     """The deployment that the backend named modal generates on."""
     api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_words)] = ()
     """Any of them opens the API, and the first is what a client sends.
 
     Any text is a key, so that no error ever has to show one.
     """
-    space: Annotated[str | None, Field(pattern=r"^(https?://[^\s/@]+(/\S*)?|[\w.-]+/[\w.-]+)$")] = (
-        None
-    )
+    openai_models: Annotated[dict[str, str], BeforeValidator(_pairs)] = {}
+    """The checkpoints that draw for names of OpenAI's; `*` in a name stands for any text."""
+    space: Annotated[
+        str | None,
+        Field(
+            pattern=r"^(https?://[^\s/@]+(/\S*)?|[\w.-]+/[\w.-]+)$",
+            examples=["OWNER/NAME", "https://OWNER-NAME.hf.space"],
+        ),
+    ] = None
     """The Space that the backend named space generates on: OWNER/NAME, or its address."""
     zero_gpu: bool = False
     """Whether this process is a Space on ZeroGPU; the host says so."""
-    hub_url: Annotated[str, Field(pattern=r"^https?://[^\s/@]+$")] = "https://huggingface.co"
+    hub_url: Annotated[
+        str, Field(pattern=r"^https?://[^\s/@]+$", examples=["https://huggingface.co"])
+    ] = "https://huggingface.co"
     modal_gpu: Annotated[tuple[str, ...], BeforeValidator(_words)] = ("L40S", "A100-80GB")
     """What `modal_app.py` asks Modal for, the best first; with cygnet-tiny it asks for none."""
     modal_snapshot: Snapshot = "cpu"
@@ -90,6 +115,7 @@ VARIABLES = {
     "CYGNET_DATA_DIR": ("data_dir",),
     "CYGNET_API_URL": ("api_url",),
     "CYGNET_API_KEY": ("api_keys",),
+    "CYGNET_OPENAI_MODELS": ("openai_models",),
     "CYGNET_MODAL_URL": ("modal_url",),
     "CYGNET_MODAL_GPU": ("modal_gpu",),
     "CYGNET_MODAL_SNAPSHOT": ("modal_snapshot",),
@@ -118,9 +144,22 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         first = error.errors()[0]
         variable = next(name for name, path in VARIABLES.items() if path == first["loc"])
         raise InvalidSetting(
-            f"{variable}={environ[variable]!r} cannot be used: {first['msg']}.",
+            f"{variable}={environ[variable]!r} cannot be used: {_why(first)}.",
             f"Correct {variable}, or unset it to get the default.",
         ) from None
+
+
+def _why(details: ErrorDetails) -> str:
+    match details["type"]:
+        case "literal_error":
+            return f"it may be {details.get('ctx', {})['expected']}"
+        case "bool_parsing":
+            return "it may be 1 or 0"
+        case "string_pattern_mismatch":
+            examples = Settings.model_fields[str(details["loc"][0])].examples or []
+            return f"it is not like {' or '.join(map(str, examples))}"
+        case _:
+            return details["msg"]
 
 
 def read_secret(variable: str) -> SecretStr:

@@ -32,10 +32,10 @@ FLOORS = (
         "shared.webhooks",
     ),
     ("shared.engine",),
-    ("shared.images", "shared.files"),
+    ("shared.images", "shared.files", "shared.refusals"),
     ("shared.contract",),
     ("shared.checkpoints",),
-    ("shared.errors", "shared.prices", "shared.settings", "shared"),
+    ("shared.errors", "shared.field_names", "shared.prices", "shared.settings", "shared"),
 )
 ONLY_FROM = {
     "torch": ("shared.engine",),

@@ -15,13 +15,17 @@ from shared.api import images, openai, service
 from shared.api import jobs as job_routes
 from shared.api.job_service import JobService
 from shared.api.metrics import Metrics
+from shared.api.openai_answers import schemas as event_schemas
+from shared.api.openai_models import OpenAIModels
 from shared.api.options import ApiOptions
-from shared.api.problems import Problem, add_handlers
+from shared.api.problems import add_handlers
+from shared.api.problems import schemas as problem_schemas
 from shared.api.rate_limit import RateLimit
 from shared.api.request_log import RequestLog
 from shared.api.runner import Runner
 from shared.backends import Backend
 from shared.errors import BackendUnavailable
+from shared.settings import settings
 from shared.store import Store
 
 _REQUEST_HEADERS = [
@@ -62,12 +66,13 @@ def create_app(jobs: JobService, options: ApiOptions, metrics: Metrics | None = 
     app.state.jobs = jobs
     app.state.options = options
     app.state.metrics = metrics
+    app.state.openai_models = OpenAIModels(settings().openai_models)
     app.state.rate_limit = RateLimit(options.requests_per_minute)
     app.state.on_stop = []  # what ends the streams of those who share this app
     for router in (openai.router, job_routes.router, images.router, service.router):
         app.include_router(router)
     add_handlers(app)
-    _describe_problems(app)
+    _complete_description(app)
     if options.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -103,19 +108,19 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await jobs.aclose()
 
 
-def _describe_problems(app: FastAPI) -> None:
-    """In the OpenAPI document, put our problems in place of FastAPI's own errors.
+def _complete_description(app: FastAPI) -> None:
+    """In the OpenAPI document, put our problems in place of FastAPI's own errors, and add the events.
 
-    Those it gives to every route with a parameter, even where none can be refused; and it says that a
-    key is asked for, even where there is none.
+    Those errors it gives to every route with a parameter, even where none can be refused; and it says
+    that a key is asked for, even where there is none.
     """
     describe = app.openapi
     keyless = not app.state.options.keys
 
-    def with_problems() -> dict[str, Any]:
+    def complete() -> dict[str, Any]:
         document = describe()
         schemas = document["components"]["schemas"]
-        schemas["Problem"] = Problem.model_json_schema()
+        schemas |= problem_schemas() | event_schemas()
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
         if keyless:
@@ -128,4 +133,4 @@ def _describe_problems(app: FastAPI) -> None:
                     operation.pop("security", None)
         return document
 
-    app.openapi = with_problems
+    app.openapi = complete

@@ -14,7 +14,7 @@ from shared.api import sse
 from shared.api.job_service import JobService
 from shared.api.problems import documented, told
 from shared.api.request_log import log_accepted
-from shared.api.schemas import json_body
+from shared.api.schemas import TEXT, json_body
 from shared.api.security import Jobs, LimitedOwner, Lister, Owner, fingerprint, read_json
 from shared.api.views import JobList, JobView, job_view
 from shared.contract import GenerationRequest, parse_request
@@ -114,7 +114,7 @@ async def cancel_job(request: Request, job: str, owner: Owner, jobs: Jobs) -> Jo
     "/{job}/events",
     response_class=Response,
     responses={
-        200: {"description": "server-sent events", "content": {"text/event-stream": {}}},
+        200: {"description": "server-sent events", "content": {"text/event-stream": TEXT}},
         204: {"description": "nothing is left to send"},
         **documented(400, 404),
     },

@@ -7,11 +7,14 @@ batch, and how fast, one image advanced.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
+    Metric,
     ProcessCollector,
     generate_latest,
 )
@@ -93,4 +96,18 @@ class Metrics:
         self._queued.set(load.queued)
         self._running.set(load.running)
         self._memory.set(status.memory_bytes or 0)
-        return generate_latest(self._registry)
+        return generate_latest(_Told(self._registry))
+
+
+class _Told(CollectorRegistry):
+    """What a registry has, but for when each of its numbers began: that is no number to watch, and
+    the library can leave it out for a whole process only."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__()
+        self._all = registry
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in self._all.collect():
+            metric.samples = [one for one in metric.samples if not one.name.endswith("_created")]
+            yield metric

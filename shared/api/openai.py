@@ -11,23 +11,17 @@ from contextlib import aclosing
 from typing import Any
 
 import anyio
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
 
 from shared.api import sse
 from shared.api.job_service import JobService
-from shared.api.openai_wire import (
-    REQUEST_BODY,
-    Wanted,
-    answer,
-    completed,
-    encoded_file,
-    partial,
-    read_call,
-)
-from shared.api.problems import OPENAI_ROUTE, documented_openai, openai_error
+from shared.api.openai_answers import ANSWERS, answer, completed, encoded_file, partial, with_result
+from shared.api.openai_wire import REQUEST_BODY, Wanted, read_call
+from shared.api.problems import documented, openai_error
 from shared.api.request_log import log_accepted
 from shared.api.security import Jobs, LimitedOwner, read_json
+from shared.api.unknown_calls import OPENAI_ROUTE
 from shared.api.views import image_view
 from shared.errors import BackendUnavailable, CygnetError, error_of
 from shared.store import Job, Terms
@@ -40,18 +34,12 @@ CALLER_HUNG_UP = 499  # nginx's number; only a log will ever see it
 @router.post(
     OPENAI_ROUTE,
     response_class=Response,
-    responses={
-        200: {
-            "description": "the images, or with `stream` their events",
-            "content": {"application/json": {}, "text/event-stream": {}},
-        },
-        **documented_openai(400, 409, 413, 415, 429, 503, 507),
-    },
+    responses={**ANSWERS, **documented(400, 409, 413, 415, 429, 503, 507)},
     openapi_extra=REQUEST_BODY,
 )
 async def generate_images(request: Request, owner: LimitedOwner, jobs: Jobs) -> Response:
     """OpenAI's Images API, with our own fields beside theirs. To hang up is to cancel."""
-    wanted = read_call(await read_json(request))
+    wanted = read_call(await read_json(request), request.app.state.openai_models)
     job = await jobs.submit(wanted.request, owner, Terms(attended=True))
     log_accepted(request, job)
     if wanted.stream:
@@ -79,6 +67,14 @@ async def _answer(request: Request, jobs: JobService, job: Job, wanted: Wanted) 
     return answer(job, wanted, [{"b64_json": file} for file in encoded])
 
 
+@router.get(OPENAI_ROUTE, include_in_schema=False)
+@router.get("/v1/images/edits", include_in_schema=False)
+@router.get("/v1/images/variations", include_in_schema=False)
+async def no_image() -> None:
+    """In front of `/v1/images/{image}`, which would take these for ids."""
+    raise HTTPException(404)
+
+
 async def _hung_up(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
@@ -96,7 +92,7 @@ async def _stream(jobs: JobService, job: Job, wanted: Wanted) -> AsyncGenerator[
             async for event in events:
                 yield sse.message(event["type"], event) if event else sse.SILENCE
     except CygnetError as error:
-        yield sse.message("error", openai_error(error))
+        yield sse.message("error", {"error": openai_error(error).model_dump()})
     finally:
         await _give_up(jobs, job)
 
@@ -122,7 +118,7 @@ async def _events(
                     last = await asyncio.to_thread(completed, job, wanted, event.data)
                     partials = 0
                 case "done" if event and last:
-                    yield last | {"cygnet": last["cygnet"] | {"result": event.data["result"]}}
+                    yield with_result(last, wanted, event.data["result"])
                     return
                 case "error" if event:
                     raise error_of(**event.data)

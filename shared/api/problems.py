@@ -1,9 +1,14 @@
-"""Errors as HTTP answers: RFC 9457 problem documents, and OpenAI's shape on OpenAI's route."""
+"""Errors as HTTP answers: RFC 9457 problem documents, which OpenAI's clients read too.
+
+Those read the member `error` and nothing else, on whatever path and for whatever status; RFC 9457
+allows it beside its own.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -13,6 +18,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from shared.api.unknown_calls import LOOK_UP, OPENAI_ROUTE, allowed_methods, refuse
 from shared.errors import (
     BackendUnavailable,
     Cancelled,
@@ -22,7 +28,6 @@ from shared.errors import (
     InputError,
     InternalError,
     InvalidCall,
-    InvalidRequest,
     NotFound,
     OutOfMemory,
     QueueFull,
@@ -30,10 +35,9 @@ from shared.errors import (
     SpendingLimit,
     Unauthorised,
 )
+from shared.refusals import refusal
 
 log = logging.getLogger(__name__)
-
-OPENAI_ROUTE = "/v1/images/generations"
 
 # The first that fits.
 _STATUSES: tuple[tuple[type[CygnetError], int], ...] = (
@@ -52,6 +56,15 @@ _STATUSES: tuple[tuple[type[CygnetError], int], ...] = (
 )
 
 
+class OpenAIError(BaseModel):
+    """An error as OpenAI's clients show it; the next step is part of the message."""
+
+    message: str
+    type: str = Field(examples=["invalid_request_error"])
+    param: str | None = Field(description="the first field at fault")
+    code: str = Field(examples=["invalid_request"])
+
+
 class Problem(BaseModel):
     """RFC 9457, with our code, what to do next, and the fields at fault."""
 
@@ -64,6 +77,13 @@ class Problem(BaseModel):
     request_id: str
     fields: list[str] = []
     waiting: int | None = Field(default=None, description="jobs in the queue, if it is full")
+    error: OpenAIError
+
+
+def schemas() -> dict[str, Any]:
+    """The schema of a problem, and of what it refers to, for the OpenAPI document."""
+    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    return schema.pop("$defs") | {"Problem": schema}
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -76,15 +96,6 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
         }
         for status in sorted({401, 421, 500, *statuses})
     }
-
-
-def documented_openai(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The same for OpenAI's route."""
-    schema = {"schema": {"type": "object", "properties": {"error": {"type": "object"}}}}
-    described = documented(*statuses)
-    for answer_there in described.values():
-        answer_there["content"] = {"application/json": schema}
-    return described
 
 
 def status_of(error: CygnetError) -> int:
@@ -105,12 +116,11 @@ def answer(request: Request, error: CygnetError) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, QueueFull | RateLimited):
         headers["Retry-After"] = str(error.retry_after)
-    openai = request.url.path == OPENAI_ROUTE
-    body = openai_error(error) if openai else _problem(request, error, status)
-    media_type = "application/json" if openai else "application/problem+json"
+    if request.url.path == OPENAI_ROUTE and status == 422:
+        status = 400  # as OpenAI answers it, which its clients tell from other errors
     # Escaped to ASCII: what a caller sent may hold halves of characters, which UTF-8 cannot.
-    content = json.dumps(body).encode()
-    return Response(content, _openai_status(status) if openai else status, headers, media_type)
+    content = json.dumps(_problem(request, error, status)).encode()
+    return Response(content, status, headers, "application/problem+json")
 
 
 def _problem(request: Request, error: CygnetError, status: int) -> dict[str, Any]:
@@ -122,23 +132,27 @@ def _problem(request: Request, error: CygnetError, status: int) -> dict[str, Any
         code=error.code,
         next_step=error.next_step,
         request_id=request.state.id,
-        fields=list(error.fields) if isinstance(error, InvalidRequest) else [],
+        fields=list(error.fields) if isinstance(error, InputError) else [],
         waiting=error.waiting if isinstance(error, QueueFull) else None,
+        error=openai_error(error),
     )
     return problem.model_dump()
 
 
-def openai_error(error: CygnetError) -> dict[str, Any]:
-    """As OpenAI's clients expect it; the next step is part of the message."""
+def openai_error(error: CygnetError) -> OpenAIError:
     kind = "invalid_request_error" if isinstance(error, InputError) else "server_error"
     if isinstance(error, QueueFull | RateLimited):
         kind = "rate_limit_error"
-    param = error.fields[0] if isinstance(error, InvalidRequest) and error.fields else None
-    return {"error": {"message": str(error), "type": kind, "param": param, "code": error.code}}
+    param = error.fields[0] if isinstance(error, InputError) and error.fields else None
+    return OpenAIError(message=str(error), type=kind, param=param, code=error.code)
 
 
-def _openai_status(status: int) -> int:
-    return 400 if status == 422 else status
+def _parameter(request: Request, place: str, name: str) -> Mapping[str, Any]:
+    """The schema of a parameter of the call's route, from the OpenAPI document."""
+    paths = request.app.openapi()["paths"]
+    operation = paths[request.scope["route"].path_format][request.method.lower()]
+    found = (one for one in operation["parameters"] if (one["in"], one["name"]) == (place, name))
+    return next(found)["schema"]
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -150,20 +164,22 @@ def add_handlers(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        call = f"{request.method} {request.url.path[:100]}"
-        hint = "Look the call up in /openapi.json."
-        refusal = InvalidCall(f"{call}: {error.detail}.", hint, error.status_code)
+        if error.status_code in (404, 405):
+            refusal = refuse(request, error)
+        else:
+            call = f"{request.method[:10]} {request.url.path[:100]}"
+            refusal = InvalidCall(f"{call}: {error.detail}.", LOOK_UP, error.status_code)
         response = answer(request, refusal)
         response.headers.update(error.headers or {})
+        if refusal.status == 405 and (methods := allowed_methods(request)):
+            response.headers["Allow"] = ", ".join(methods)  # the router names those of one route
         return response
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
-        name = str(first["loc"][-1])
-        return answer(
-            request, InvalidRequest(f"{name}: {first['msg']}.", f"Correct {name}.", (name,))
-        )
+        place, name = str(first["loc"][0]), str(first["loc"][-1])
+        return answer(request, refusal(name, first["input"], _parameter(request, place, name)))
 
     async def fault(request: Request, error: Exception) -> Response:
         message = f"Something in the server failed ({type(error).__name__})."

@@ -1,9 +1,12 @@
-"""Bodies of calls, as the OpenAPI document describes them."""
+"""Bodies of calls and answers, as the OpenAPI document describes them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+TEXT = {"schema": {"type": "string"}}
+BYTES = {"schema": {"type": "string", "format": "binary"}}
 
 
 def json_body(properties: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from shared.api.job_service import JobService
 from shared.api.options import ApiOptions
 from shared.api.rate_limit import RateLimit
 from shared.api.signed_urls import LONGEST_SIGNATURE, is_signed
-from shared.errors import InvalidCall, Unauthorised
+from shared.errors import InvalidCall, Unauthorised, reason
 
 _bearer = HTTPBearer(auto_error=False, description="one of the server's keys, if it has any")
 
@@ -112,11 +112,17 @@ async def read_json(request: Request) -> dict[str, Any]:
         )
     body = await _read_body(request, options_of(request).max_body)
     try:
-        data = json.loads(body.decode(), parse_constant=_no_number)
+        # Some programs write a byte order mark first, which RFC 8259 lets a reader pass over.
+        data = json.loads(body.decode("utf-8-sig"), parse_constant=_no_number)
     except RecursionError:
         raise _no_json("it is nested too deeply") from None
-    except ValueError as error:
-        raise _no_json(type(error).__name__) from None
+    except UnicodeDecodeError as error:
+        raise _no_json(f"byte {body[error.start]:#04x} at {error.start} is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise _no_json(f"{error.msg}, at {where}" if body.strip() else "it is empty") from None
+    except ValueError as error:  # NaN, or a number of too many digits
+        raise _no_json(reason(error)) from None
     if not isinstance(data, dict):
         raise _no_json("it is not an object")
     return data
@@ -132,7 +138,7 @@ async def _read_body(request: Request, limit: int) -> bytes:
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ValueError(name)
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _no_json(why: str) -> InvalidCall:

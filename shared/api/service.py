@@ -10,7 +10,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from shared.api.job_service import JobService
 from shared.api.metrics import Metrics
+from shared.api.openai_models import OpenAIModels
 from shared.api.problems import documented
+from shared.api.schemas import TEXT
 from shared.api.security import Jobs, Owner
 from shared.api.views import Health, ModelList, ModelView, Readiness, model_view
 from shared.checkpoints import Checkpoint, get_checkpoint
@@ -57,7 +59,7 @@ async def readyz_head(jobs: Jobs, response: Response) -> None:
 @router.get(
     "/metrics",
     response_class=Response,
-    responses={200: {"description": "numbers", "content": {"text/plain": {}}}, **documented()},
+    responses={200: {"description": "numbers", "content": {"text/plain": TEXT}}, **documented()},
 )
 async def metrics(request: Request, owner: Owner, jobs: Jobs) -> Response:
     """Numbers for Prometheus: calls and jobs by outcome, the queue, batches, steps, phases, memory."""
@@ -67,18 +69,26 @@ async def metrics(request: Request, owner: Owner, jobs: Jobs) -> Response:
 
 
 @router.get("/v1/models", response_model=ModelList, responses=documented())
-async def list_models(owner: Owner, jobs: Jobs) -> ModelList:
-    """The checkpoints that can be asked for."""
-    return ModelList(data=[model_view(checkpoint) for checkpoint in await _checkpoints(jobs)])
+async def list_models(request: Request, owner: Owner, jobs: Jobs) -> ModelList:
+    """The checkpoints that can be asked for, and the names of OpenAI's that some answer to."""
+    served = await _checkpoints(jobs)
+    own = [model_view(checkpoint) for checkpoint in served]
+    models: OpenAIModels = request.app.state.openai_models
+    others = [model_view(one, name) for name, one in models.listed() if one in served]
+    return ModelList(data=own + others)
 
 
 @router.get("/v1/models/{model}", response_model=ModelView, responses=documented(404))
-async def get_model(model: str, owner: Owner, jobs: Jobs) -> ModelView:
-    """One checkpoint."""
+async def get_model(request: Request, model: str, owner: Owner, jobs: Jobs) -> ModelView:
+    """One checkpoint, under its own name or one of OpenAI's that it answers to."""
+    models: OpenAIModels = request.app.state.openai_models
+    wanted = models.mapped(model)
     for checkpoint in await _checkpoints(jobs):
-        if checkpoint.name == model:
-            return model_view(checkpoint)
-    raise NotFound("There is no such model.", "Choose one of those at /v1/models.")
+        if checkpoint == wanted or checkpoint.name == model:
+            return model_view(checkpoint, model)
+    raise NotFound(
+        f"There is no model named {model[:100]!r} here.", "Choose one of those at GET /v1/models."
+    )
 
 
 async def _checkpoints(jobs: JobService) -> list[Checkpoint]:

@@ -48,11 +48,20 @@ class JobList(BaseModel):
     has_more: bool
 
 
+class Architecture(BaseModel):
+    """What goes in and what comes out, in the words of OpenRouter's API: this is no model to chat with."""
+
+    modality: Literal["text->image"] = "text->image"
+    input_modalities: list[Literal["text"]] = ["text"]
+    output_modalities: list[Literal["image"]] = ["image"]
+
+
 class ModelView(BaseModel):
     id: str
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str
+    architecture: Architecture = Architecture()
     description: str
     licence: str
     width: int
@@ -108,9 +117,10 @@ def job_view(request: Request, job: Job) -> JobView:
     )
 
 
-def model_view(checkpoint: Checkpoint) -> ModelView:
+def model_view(checkpoint: Checkpoint, name: str = "") -> ModelView:
+    """`name`: another that it answers to."""
     return ModelView(
-        id=checkpoint.name,
+        id=name or checkpoint.name,
         owned_by=checkpoint.repository or "cygnet",
         description=checkpoint.description,
         licence=checkpoint.licence.name,

@@ -17,6 +17,7 @@ from shared.batch.source import Kind, Source
 from shared.batch.table import write_table
 from shared.batch.wordlists import Wordlists
 from shared.errors import InvalidRequest
+from shared.field_names import OURS, FieldNames
 from shared.settings import settings
 
 CONCURRENCY = 32
@@ -41,6 +42,8 @@ class BatchOptions:
     """Where wordlists lie; None for the folder of the file."""
     fields: dict[str, Any] = field(default_factory=dict)
     """What the rows leave out."""
+    names: FieldNames = OURS
+    """What the door's user calls those."""
     batch_seed: int = 0
     sample: int | None = None
     name: str = DEFAULT
@@ -79,7 +82,7 @@ class Batch:
         )
         self._source = Source(options.file, options.kind)
         beside = Path() if options.file == "-" else Path(options.file).parent
-        choices = Choices(fields, options.batch_seed, options.sample)
+        choices = Choices(fields, options.batch_seed, options.sample, options.names)
         self._plan = Plan(self._source, choices, Wordlists(options.words or beside))
 
     def __enter__(self) -> Batch:

@@ -24,6 +24,7 @@ from shared.contract import (
     parse_request,
 )
 from shared.errors import InputError, InvalidRequest
+from shared.field_names import OURS, FieldNames
 
 MAX_PICTURES = 1_000_000
 
@@ -42,6 +43,8 @@ class Choices:
     batch_seed: int = 0
     sample: int | None = None
     """So many of each row's combinations instead of all."""
+    names: FieldNames = OURS
+    """What whoever gave `fields` calls them; a row calls them as we do."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,9 @@ class Plan:
                 template[name] = clean_text(value)
         count = templates.product(patterns)
         takes = count if self._choices.sample is None else min(count, self._choices.sample)
-        return _Parsed(row.line, fixed, patterns, template, count, takes)
+        given = self._choices.fields.keys() - row.fields.keys()
+        names = FieldNames({name: self._choices.names.called(name) for name in given})
+        return _Parsed(row.line, fixed, patterns, template, count, takes, names)
 
     def _request(self, row: _Parsed, take: int, number: int) -> GenerationRequest:
         """One of a row's requests, the first picture of which is picture `number`."""
@@ -130,7 +135,7 @@ class Plan:
         for name, text in templates.pick(row.patterns, index).items():
             values[name] = text if name in _TEXTS else number_from_text(text)
         try:
-            return parse_request(values)
+            return parse_request(values, row.names)
         except InputError as error:
             raise self._source.refuse(row.line, error.message, error.next_step) from None
 
@@ -151,3 +156,4 @@ class _Parsed:
     count: int
     takes: int
     """So many of `count` are made."""
+    names: FieldNames

@@ -18,7 +18,7 @@ from shared.batch.progress import BatchProgress, Tally, describe, progress_for
 from shared.batch.table import NAME as TABLE
 from shared.cli.ctrl_c import CtrlC
 from shared.cli.parser import NUMBER, Commands, check_numbers
-from shared.cli.request import add_request_options, resolve_checkpoint
+from shared.cli.request import FLAGS, add_request_options, resolve_checkpoint
 from shared.contract import SEED, GenerationRequest, Limit, clean_text
 from shared.errors import BatchIncomplete, Cancelled
 from shared.settings import settings
@@ -128,7 +128,13 @@ def batch_options(args: argparse.Namespace) -> BatchOptions:
     chosen = {name: value for name, value in chosen.items() if value is not None}
     check_numbers(chosen, _LIMITS)
     return BatchOptions(
-        args.file, args.out, kind=args.kind, words=args.words, fields=fields, **chosen
+        args.file,
+        args.out,
+        kind=args.kind,
+        words=args.words,
+        fields=fields,
+        names=FLAGS,
+        **chosen,
     )
 
 

@@ -18,7 +18,7 @@ from shared.checkpoints import get_checkpoint
 from shared.cli.ctrl_c import CtrlC
 from shared.cli.inspect import read
 from shared.cli.parser import Commands
-from shared.cli.request import add_request_options, resolve_checkpoint
+from shared.cli.request import FLAGS, add_request_options, resolve_checkpoint
 from shared.contract import Done, GenerationRequest, GenerationResult, ImageReady, parse_request
 from shared.errors import Cancelled, CygnetError, GenerationError, InternalError, InvalidRequest
 from shared.images import Recipe
@@ -101,7 +101,7 @@ def _request(args: argparse.Namespace) -> tuple[GenerationRequest, list[str]]:
             ("output_format",),
         )
     recipe = read(args.source) if args.source else Recipe("cygnet", {})
-    request = parse_request(recipe.fields | fields)
+    request = parse_request(recipe.fields | fields, FLAGS)
     return request, _remarks(recipe if args.source else None, request)
 
 

@@ -9,6 +9,8 @@ from typing import get_args
 
 from shared.checkpoints import CHECKPOINTS, SchedulerName, add_folder
 from shared.cli.parser import NUMBER
+from shared.contract import GenerationRequest
+from shared.field_names import FieldNames
 from shared.files import is_folder
 
 
@@ -25,6 +27,13 @@ def add_request_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGr
     group.add_argument("--checkpoint", metavar="NAME", help="or a folder in diffusers' format")
     group.add_argument("--scheduler", metavar="NAME", help=" or ".join(get_args(SchedulerName)))
     return group
+
+
+FLAGS = FieldNames(
+    {name: f"--{name.replace('_', '-')}" for name in GenerationRequest.model_fields if "_" in name}
+    | {"output_format": "--format"}
+)
+"""The options that are not called as the fields are."""
 
 
 def resolve_checkpoint(name: str) -> str:

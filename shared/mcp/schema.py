@@ -16,6 +16,7 @@ from pydantic import Field, WithJsonSchema
 from shared.checkpoints import CHECKPOINTS
 from shared.contract import MAX_PROMPT, GenerationRequest, number_from_text
 from shared.errors import InvalidRequest
+from shared.field_names import OURS, readable
 
 WAIT = 30.0
 """Seconds that a call waits unless it says otherwise."""
@@ -112,8 +113,10 @@ def check_names(arguments: dict[str, Any], schema: dict[str, Any]) -> None:
         raise InvalidRequest(f"{missing[0]} is missing.", f"Give {missing[0]}.", tuple(missing))
     known = schema["properties"]
     if unknown := [name for name in arguments if name not in known]:
+        meant = [one for one in OURS.meant(unknown[0], known) if one in known]
+        hint = f"Did you mean {' and '.join(meant)}? " if meant else ""
         raise InvalidRequest(
             f"{unknown[0][:60]!r} is no argument of this tool.",
-            f"It has {', '.join(known)}." if known else "It has none.",
-            tuple(unknown),
+            f"{hint}It has {', '.join(known)}." if known else "It has none.",
+            tuple(map(readable, unknown)),
         )

@@ -32,7 +32,7 @@ from pydantic import ValidationError
 
 from shared import __version__
 from shared.backends.router import Router
-from shared.errors import CygnetError, InternalError, InvalidRequest
+from shared.errors import CygnetError, InternalError
 from shared.gallery import Gallery
 from shared.mcp import replies
 from shared.mcp.access import Rules
@@ -41,6 +41,7 @@ from shared.mcp.previews import mime_type
 from shared.mcp.resources import add_resources
 from shared.mcp.schema import check_names, generate_parameters, published
 from shared.mcp.tools import Tools
+from shared.refusals import refusal
 
 log = logging.getLogger(__name__)
 
@@ -157,8 +158,8 @@ class Server(MCPServer[Any]):
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
         arguments = {name: value for name, value in arguments.items() if value is not None}
+        schemas = {tool.name: tool.input_schema for tool in await super().list_tools()}
         try:
-            schemas = {tool.name: tool.input_schema for tool in await super().list_tools()}
             if name in schemas:
                 check_names(arguments, schemas[name])
             return await super().call_tool(name, arguments, context)
@@ -167,7 +168,7 @@ class Server(MCPServer[Any]):
         except ToolError as error:
             if not error.__cause__:
                 raise  # the SDK's own words: there is no such tool
-            return replies.error_answer(_ours(error.__cause__, name))
+            return replies.error_answer(_ours(error.__cause__, name, schemas[name]))
 
     async def get_prompt(
         self,
@@ -194,17 +195,17 @@ class Server(MCPServer[Any]):
         ]
 
 
-def _ours(fault: BaseException, tool: str) -> CygnetError:
+def _ours(fault: BaseException, tool: str, schema: dict[str, Any]) -> CygnetError:
     """What went wrong in a tool, as an error of ours."""
     match fault:
         case CygnetError():
             return fault
         case ValidationError():
             first = fault.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            return InvalidRequest(
-                f"{field} cannot be used: {first['msg']}.", f"Correct {field}.", (field,)
-            )
+            field = str(first["loc"][0])
+            told = refusal(field, first["input"], schema["properties"][field])
+            told.message = f"{field} cannot be used: {told.message}"
+            return told
         case _:
             log.error("%s failed", tool, exc_info=fault)
             kind = type(fault).__name__

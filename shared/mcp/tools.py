@@ -14,7 +14,7 @@ from starlette.requests import Request
 from shared.backends.config import AUTO
 from shared.backends.router import BackendRow, Router
 from shared.checkpoints import CHECKPOINTS, Licence, SchedulerName
-from shared.contract import parse_request
+from shared.contract import is_left_out, parse_request
 from shared.errors import (
     Cancelled,
     InvalidRequest,
@@ -95,7 +95,8 @@ class Tools:
         given = with_numbers({name: value for name, value in fields.items() if value is not None})
         name = self._router.name if backend == "" else backend
         self._check(name)
-        given.setdefault("checkpoint", self._router.backends.default_checkpoint(name))
+        if is_left_out(given.get("checkpoint")):
+            given["checkpoint"] = self._router.backends.default_checkpoint(name)
         job = self.jobs.start(parse_request(given), name, owner())
         try:
             await _watch(job, wait_seconds, context)

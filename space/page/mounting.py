@@ -10,6 +10,7 @@ from starlette.routing import Match, Mount
 from starlette.types import Scope
 
 from shared.api import ApiOptions
+from shared.api.unknown_calls import is_for_the_api
 from shared.backends import Backend
 from shared.gallery import Gallery
 from shared.images import MAX_FILE_BYTES
@@ -51,6 +52,6 @@ class _PageMount(Mount):
     """Everything but what belongs to the API, which has its own way to say that nothing is there."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if scope.get("path", "").startswith("/v1/"):
+        if is_for_the_api(scope.get("path", "")):
             return Match.NONE, {}
         return super().matches(scope)

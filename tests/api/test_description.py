@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import threading
 from collections.abc import Iterator
 
@@ -78,3 +80,49 @@ def check(case: schemathesis.Case) -> None:
     # What a checkpoint allows is more than a schema can say of a request.
     excluded = [positive_data_acceptance] if case.operation.body else []
     case.call_and_validate(headers=AUTHORIZATION, excluded_checks=excluded)
+
+
+def test_every_operation_says_what_type_it_answers_with(url: str) -> None:
+    document = httpx.get(f"{url}/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            good = {code: told for code, told in operation["responses"].items() if code[0] == "2"}
+            assert good, f"{method} {path}"
+            told = [
+                media for answer in good.values() for media in answer.get("content", {}).items()
+            ]
+            assert told or method == "head", f"{method} {path} answers with nothing"
+            for media_type, content in told:
+                schema = content.get("schema")
+                assert schema, f"{method} {path} {media_type} has no type"
+                for name in re.findall(r"#/components/schemas/(\w+)", json.dumps(schema)):
+                    assert schemas[name]["properties"], name
+                if media_type == "application/json":
+                    assert "$ref" in schema, f"{method} {path}"
+
+
+def test_the_first_type_of_an_answer_is_one_that_generated_clients_know(url: str) -> None:
+    """openapi-python-client takes the first that it knows, and leaves out an answer without any."""
+    known = re.compile(r"application/(json|octet-stream)|text/.*")
+    for path, operations in httpx.get(f"{url}/openapi.json").json()["paths"].items():
+        for answer in [one for told in operations.values() for one in told["responses"].values()]:
+            content = answer.get("content", {})
+            assert not content or any(
+                known.fullmatch(kind) or kind.endswith("+json") for kind in content
+            ), path
+            assert "application/json" not in content or next(iter(content)) == "application/json"
+
+
+def test_a_picture_is_sent_as_bytes_to_who_accepts_those_only(url: str) -> None:
+    with httpx.Client(base_url=url, headers=AUTHORIZATION, timeout=60) as client:
+        call = {"prompt": "a fox", "response_format": "url"}
+        address = client.post("/v1/images/generations", json=call).json()["data"][0]["url"]
+        for accepted, sent in (
+            ("application/octet-stream", "application/octet-stream"),
+            ("*/*", "image/png"),
+            ("image/webp, application/octet-stream", "image/png"),
+        ):
+            answer = client.get(address, headers={"Accept": accepted})
+            assert answer.headers["content-type"] == sent
+            assert answer.content.startswith(b"\x89PNG")

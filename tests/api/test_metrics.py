@@ -49,6 +49,14 @@ async def test_jobs_are_counted_by_how_they_ended(serve: Serve) -> None:
     assert told["cygnet_jobs_total out_of_memory failed"] == 1
 
 
+async def test_no_number_says_when_another_began(serve: Serve) -> None:
+    async with serve(FakeBackend()) as server:
+        await server.ended((await server.post())["id"])
+        told = (await server.client.get("/metrics")).text
+    assert "cygnet_jobs_total" in told
+    assert "_created" not in told
+
+
 async def test_every_number_that_the_docs_name_is_told(serve: Serve) -> None:
     named = set(re.findall(r"`((?:cygnet|process)_[a-z_]+)`", PAGE.read_text()))
     assert len(named) > 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
@@ -11,9 +12,9 @@ import httpx
 import openai
 import pytest
 
-from shared.api.openai_wire import read_call
+from shared.api.openai_wire import REQUEST_BODY, read_call
 from shared.backends.fake import FakeBackend
-from shared.contract import Event, GenerationRequest, Step, parse_request
+from shared.contract import Event, GenerationRequest, Step, number_from_text, parse_request
 from shared.errors import InvalidRequest, OutOfMemory
 from shared.images import read_recipe
 from tests.api.conftest import HeldBackend, Serve, Server
@@ -203,6 +204,58 @@ async def test_what_cannot_be_done_is_a_bad_request_that_names_the_field(
         await client.images.generate(prompt="a fox", **call)
     assert refusal.value.param == param
     assert (refusal.value.code, refusal.value.type) == ("invalid_request", "invalid_request_error")
+
+
+WRONG: dict[str, list[Any]] = {
+    "size": ["256*256", "256X256", "1:1", "", "0x0", "256x", "large", 256, [256, 256], True],
+    "response_format": ["hex", "", 1, []],
+    "output_compression": ["x", -1, 101, 2.5, [], {}],
+    "stream": ["yes", "true", 1, []],
+    "partial_images": ["x", 4, -1, 1.5, []],
+    "background": ["transparent", "", 1, {}],
+    "model": [7, [], {}, True],
+    "n": ["x", 0, 99, 1.5, [], True],
+    "prompt": [7, [], "", "a" * 2001],
+    "negative_prompt": [7, [], "a" * 2001],
+    "steps": ["x", 0, 101, 1.5, []],
+    "guidance_scale": ["x", -1, 21, []],
+    "seed": ["x", -7, 1.5, []],
+    "scheduler": ["x", 7, []],
+    "output_format": ["gif", 7, []],
+}
+WITHOUT_EFFECT = {"quality", "moderation", "style", "input_fidelity", "user", "safety_identifier"}
+PYDANTIC = re.compile(
+    r"Input should|valid (integer|string|boolean|number)|match pattern|type=|loc|ctx"
+)
+
+
+def test_every_field_of_the_route_has_wrong_values_here_or_none() -> None:
+    body = REQUEST_BODY["requestBody"]["content"]["application/json"]["schema"]
+    assert body["properties"].keys() == WRONG.keys() | WITHOUT_EFFECT
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(field, value) for field in WRONG for value in WRONG[field]]
+)
+def test_a_wrong_value_is_refused_in_our_words_under_its_own_name(field: str, value: Any) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        read_call({"prompt": "a fox"} | {field: value})
+    assert refusal.value.fields == (field,)
+    assert field in refusal.value.message and field in refusal.value.next_step
+    assert not PYDANTIC.search(str(refusal.value))
+    advised = re.fullmatch(r"Use (\w+)=(\S+)\.", refusal.value.next_step)
+    if advised:
+        assert advised[1] == field
+        lossy = {"output_format": "webp"} if field == "output_compression" else {}
+        assert read_call({"prompt": "a fox"} | lossy | {field: number_from_text(advised[2])})
+
+
+@pytest.mark.parametrize("field", WITHOUT_EFFECT)
+def test_what_has_no_counterpart_here_is_left_alone(field: str) -> None:
+    for value in ("high", 7, ["x"], {}):
+        assert read_call({"prompt": "a fox", "seed": 1, field: value}) == read_call(
+            {"prompt": "a fox", "seed": 1}
+        )
 
 
 async def test_an_unknown_model_is_refused_with_those_there_are(

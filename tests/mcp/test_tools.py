@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import AsyncGenerator, Callable
 from io import BytesIO
 from pathlib import Path
@@ -113,6 +114,60 @@ async def test_what_the_text_says_is_what_the_data_says(client: Client) -> None:
     answer = await client.call_tool("generate_image", {"prompt": "a fox", "steps": 1})
     texts = [block.text for block in answer.content if isinstance(block, TextContent)]
     assert json.loads(texts[1]) == data(answer)
+
+
+WRONG = {
+    "generate_image": {"wait_seconds": [60, "long", -1, []]},
+    "get_job": {"job_id": [7, "x" * 41, []], "wait_seconds": [60, "long", []]},
+    "cancel_job": {"job_id": [7, "x" * 41]},
+    "show_image": {"id": ["x", 7, "../x"]},
+    "list_images": {"text": [7, "x" * 2001], "limit": [0, 51, "many", []], "after": [7, []]},
+}
+
+
+@pytest.mark.parametrize(
+    ("tool", "option", "value"),
+    [
+        (tool, option, value)
+        for tool, options in WRONG.items()
+        for option in options
+        for value in options[option]
+    ],
+)
+async def test_a_wrong_option_is_refused_in_our_words(
+    client: Client, tool: str, option: str, value: object
+) -> None:
+    other = {"prompt": "a fox"} if tool == "generate_image" else {}
+    other |= {"job_id": "x"} if tool == "get_job" else {}
+    answer = await client.call_tool(tool, other | {option: value})
+    assert answer.is_error
+    assert option in words(answer)
+    assert not re.search("Input should|should (have|match)|valid (string|integer)", words(answer))
+
+
+async def test_every_option_of_a_tool_has_wrong_values_here(client: Client) -> None:
+    fields = {*GenerationRequest.model_fields, "backend"}  # checked as a request is
+    options = {
+        tool.name: tool.input_schema["properties"].keys() - fields
+        for tool in (await client.list_tools()).tools
+    }
+    assert {name: set(own) for name, own in options.items() if own} == {
+        name: set(own) for name, own in WRONG.items()
+    }
+
+
+@pytest.mark.parametrize(("name", "meant"), [("cfg_scale", "guidance_scale"), ("n", "num_images")])
+async def test_a_name_of_another_program_is_answered_with_ours(
+    client: Client, name: str, meant: str
+) -> None:
+    answer = await client.call_tool("generate_image", {"prompt": "a fox", name: 2})
+    assert answer.is_error and f"Did you mean {meant}?" in words(answer)
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+async def test_an_empty_checkpoint_is_the_usual_one(client: Client, empty: str) -> None:
+    told = data(await client.call_tool("generate_image", {"prompt": "a fox", "checkpoint": empty}))
+    assert told["request"]["checkpoint"] == "cygnet-tiny"
 
 
 async def test_numbers_may_come_as_text_and_what_is_left_out_as_null(client: Client) -> None:

@@ -7,6 +7,7 @@ import pytest
 from gradio_client import Client
 from playwright.sync_api import Browser, Page, expect
 
+from shared.api.unknown_calls import OPENAI_ROUTE
 from shared.backends.fake import FakeBackend
 from tests.space.browser import browser, context, draw, drawn, ready, tab
 from tests.space.conftest import Serve
@@ -118,6 +119,24 @@ def test_it_answers_to_its_own_name_only(serve: Serve) -> None:
         for path in ("/", "/gradio_api/info", "/v1/models"):
             answer = httpx.get(url + path, headers={"Host": "evil.example"})
             assert answer.status_code == 421
+
+
+def test_an_address_without_v1_comes_to_the_api_and_not_to_the_page(serve: Serve) -> None:
+    with serve(FakeBackend()) as url:
+        for path in (
+            "/images/generations",
+            "/models",
+            "/chat/completions",
+            "/v1",
+            "/openai/v1/models",
+        ):
+            for method in ("GET", "POST"):
+                answer = httpx.request(method, url + path, json={})
+                assert answer.status_code == 404
+                assert f"POST {OPENAI_ROUTE}" in answer.json()["error"]["message"]
+                assert path == "/v1" or f"{url}/v1" in answer.json()["error"]["message"]
+        for path in ("/", "/config", "/gradio_api/info"):
+            assert httpx.get(url + path).status_code == 200
 
 
 def test_a_body_has_a_sane_size(serve: Serve) -> None:
