@@ -35,7 +35,14 @@ FLOORS = (
     ("shared.images", "shared.files"),
     ("shared.contract",),
     ("shared.checkpoints",),
-    ("shared.errors", "shared.prices", "shared.settings", "shared"),
+    (
+        "shared.errors",
+        "shared.formats",
+        "shared.numbers",
+        "shared.prices",
+        "shared.settings",
+        "shared",
+    ),
 )
 ONLY_FROM = {
     "torch": ("shared.engine",),

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 
 from shared.api.problems import documented
 from shared.api.security import Jobs, Viewer
+from shared.formats import FORMATS, media_type
 from shared.images import thumbnail
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
@@ -17,7 +18,7 @@ router = APIRouter(prefix="/v1/images", tags=["images"])
 Size = Literal["128", "256", "512"]
 
 _FILE = {"schema": {"type": "string", "format": "binary"}}
-_FILES = {f"image/{kind}": _FILE for kind in ("png", "webp", "jpeg")}
+_FILES = {media_type(kind): _FILE for kind in FORMATS}
 
 
 @router.get(
@@ -51,8 +52,8 @@ async def get_image(
     if size:
         data = await asyncio.to_thread(thumbnail, data, int(size))
     headers["X-Content-Type-Options"] = "nosniff"
-    media_type = "image/jpeg" if size else f"image/{stored.format}"
-    return Response(data, headers=headers, media_type=media_type)
+    kind = media_type("jpeg" if size else stored.format)
+    return Response(data, headers=headers, media_type=kind)
 
 
 def _matches(tag: str, if_none_match: str) -> bool:

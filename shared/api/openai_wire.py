@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StrictBool, StrictInt, ValidationError
+from pydantic import BaseModel, Field, StrictBool, ValidationError
 
 from shared.api.schemas import json_body
 from shared.contract import GenerationRequest, parse_request
 from shared.errors import InvalidRequest
 from shared.images import recompress
+from shared.numbers import READ_NUMBER
 from shared.store import Job
 
 _RENAMED = {"model": "checkpoint", "n": "num_images"}
@@ -31,9 +32,9 @@ class _Options(BaseModel):
 
     size: str = Field(default="auto", pattern=r"^(auto|[0-9]{1,5}x[0-9]{1,5})$")
     response_format: Literal["b64_json", "url"] = "b64_json"
-    output_compression: Annotated[StrictInt, Field(ge=0, le=100)] | None = None
+    output_compression: Annotated[int | None, Field(strict=True, ge=0, le=100), READ_NUMBER] = None
     stream: StrictBool = False
-    partial_images: Annotated[StrictInt, Field(ge=0, le=3)] = 0
+    partial_images: Annotated[int, Field(strict=True, ge=0, le=3), READ_NUMBER] = 0
     background: Literal["auto", "opaque"] = "auto"
     quality: Any = Field(default=None, description="accepted, without effect")
     moderation: Any = Field(default=None, description="accepted, without effect")
