@@ -20,7 +20,11 @@ from shared.errors import CheckpointCorrupt, UnknownCheckpoint
 
 SchedulerName = Literal["unipc", "euler", "lcm"]
 
-SAMPLER_NAMES: dict[SchedulerName, str] = {"unipc": "UniPC", "euler": "Euler", "lcm": "LCM"}
+SAMPLER_NAMES: dict[SchedulerName, str] = {
+    "unipc": "UniPC",
+    "euler": "Euler",
+    "lcm": "LCM",
+}
 """Each as A1111's web UI calls it, whose other samplers have no counterpart here."""
 
 STYLES = ("3d render", "flat design", "cartoon", "sticker")
