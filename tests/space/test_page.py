@@ -93,7 +93,7 @@ def test_a_number_of_the_form_is_never_rounded(serve: Serve, tab: Page) -> None:
         tab.check("#lock input")
         tab.fill("#seed input", "99999999999999999999")
         draw(tab, "a fox in the snow")
-        expect(notice).to_contain_text("Seed=more than 9007199254740991 is not a whole number")
+        expect(notice).to_contain_text("seed=more than 9007199254740991 is not a whole number")
         tab.fill("#seed input", "-1")
         draw(tab, "a fox in the snow")
         tab.wait_for_selector("figure img")
