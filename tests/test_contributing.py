@@ -167,7 +167,7 @@ print(json.dumps(asyncio.run(run(sys.argv[1], json.loads(sys.argv[2])))))
 
 def test_the_api_the_page_and_mcp_offer_it_and_draw_with_it(house: House) -> None:
     call = {"prompt": "a red fox", "seed": 7} | house.fields
-    with house.served() as url, httpx.Client(base_url=url, timeout=120) as http:
+    with house.served() as url, httpx.Client(base_url=url, timeout=300) as http:
         if house.fields:
             offered = [http.get(path).text for path in ("/openapi.json", "/v1/models")]
             assert any(house.added in text for text in offered)
@@ -182,7 +182,7 @@ def test_the_api_the_page_and_mcp_offer_it_and_draw_with_it(house: House) -> Non
         job = http.post("/v1/jobs", json=call).json()
         assert {name: job["request"][name] for name in house.fields} == house.fields
         drawn = PageClient(url, verbose=False).submit(**call, api_name="/generate")
-        drawn.result(timeout=120)
+        drawn.result(timeout=300)
         [picture] = [event["image"] for event in drawn.outputs() if event.get("type") == "image"]
         house.check(Path(picture if isinstance(picture, str) else picture["path"]).read_bytes())
         asyncio.run(_mcp_offers_and_draws(house, f"{url}/mcp", call))
@@ -193,7 +193,7 @@ async def _mcp_offers_and_draws(house: House, url: str, call: dict[str, Any]) ->
         [tool] = [one for one in (await client.list_tools()).tools if one.name == "generate_image"]
         choices = [facts.get("enum", []) for facts in tool.input_schema["properties"].values()]
         assert any(house.added in names for names in choices)
-        answer = await client.call_tool("generate_image", call)
+        answer = await client.call_tool("generate_image", call | {"wait_seconds": 50})
         assert not answer.is_error and answer.structured_content
         request = answer.structured_content["request"]
         assert {name: request[name] for name in house.fields} == house.fields
