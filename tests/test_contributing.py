@@ -181,7 +181,8 @@ def test_the_api_the_page_and_mcp_offer_it_and_draw_with_it(house: House) -> Non
         house.check(base64.b64decode(answer.json()["data"][0]["b64_json"]))
         job = http.post("/v1/jobs", json=call).json()
         assert {name: job["request"][name] for name in house.fields} == house.fields
-        drawn = PageClient(url, verbose=False).submit(**call, api_name="/generate")
+        page: Any = PageClient(url, verbose=False)
+        drawn = page.submit(**call, api_name="/generate")
         drawn.result(timeout=300)
         [picture] = [event["image"] for event in drawn.outputs() if event.get("type") == "image"]
         house.check(Path(picture if isinstance(picture, str) else picture["path"]).read_bytes())
