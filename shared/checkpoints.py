@@ -21,6 +21,16 @@ from shared.errors import CheckpointCorrupt, UnknownCheckpoint
 
 SchedulerName = Literal["unipc", "euler", "lcm"]
 
+SAMPLER_NAMES: dict[SchedulerName, str] = {
+    "unipc": "UniPC",
+    "euler": "Euler",
+    "lcm": "LCM",
+}
+"""Each as A1111's web UI calls it, whose other samplers have no counterpart here."""
+
+STYLES = ("3d render", "flat design", "cartoon", "sticker")
+"""Of the art that cygnet-tiny was trained on, as its captions say them."""
+
 WEIGHTS = Path(__file__).parent / "weights"
 
 ON_A_GPU = "wan2.1-1.3b-fast"

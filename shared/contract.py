@@ -32,6 +32,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from shared.checkpoints import Checkpoint, SchedulerName, get_checkpoint
 from shared.errors import InternalError, InvalidRequest
 from shared.field_names import OURS, FieldNames, readable
+from shared.formats import OutputFormat
+from shared.numbers import EXACT, READ_NUMBER, number_from_text, read_number
 from shared.settings import settings
 
 
@@ -68,11 +70,11 @@ class Limit:
 MAX_PROMPT = 2000
 STEPS = Limit(1, 100)
 GUIDANCE = Limit(0, 20, whole=False)
-# The largest integer that every JSON reader keeps exactly (RFC 8259, section 6).
-SEED = Limit(0, 2**53 - 1)
+SEED = Limit(0, EXACT)
 NUM_IMAGES = Limit(1, 16)
 
-OutputFormat = Literal["png", "webp", "jpeg"]
+DRAW_A_SEED = -1
+"""As a seed, what other programs write for none: one is drawn, and stands in the request."""
 
 
 class _Wire(BaseModel):
@@ -113,8 +115,12 @@ class GenerationRequest(_Wire):
     checkpoint: Annotated[
         str, Field(default_factory=_filled_before, strict=True, description="the weights to use")
     ]
-    width: Annotated[int, Field(default_factory=_filled_before, strict=True, description="pixels")]
-    height: Annotated[int, Field(default_factory=_filled_before, strict=True, description="pixels")]
+    width: Annotated[
+        int, Field(default_factory=_filled_before, strict=True, description="pixels"), READ_NUMBER
+    ]
+    height: Annotated[
+        int, Field(default_factory=_filled_before, strict=True, description="pixels"), READ_NUMBER
+    ]
     steps: Annotated[
         int,
         Field(
@@ -124,6 +130,7 @@ class GenerationRequest(_Wire):
             le=STEPS.high,
             description="denoising steps: more take longer",
         ),
+        READ_NUMBER,
     ]
     guidance_scale: Annotated[
         float,
@@ -134,6 +141,7 @@ class GenerationRequest(_Wire):
             le=GUIDANCE.high,
             description="how closely to follow the prompt",
         ),
+        READ_NUMBER,
     ]
     scheduler: Annotated[
         SchedulerName, Field(default_factory=_filled_before, description="how a step is taken")
@@ -145,12 +153,15 @@ class GenerationRequest(_Wire):
             strict=True,
             ge=SEED.low,
             le=SEED.high,
-            description="of the first image; the others count up from it",
+            description="of the first image; the others count up from it; -1 draws one",
+            json_schema_extra={"minimum": DRAW_A_SEED},
         ),
+        READ_NUMBER,
     ]
     num_images: Annotated[
         int,
         Field(strict=True, ge=NUM_IMAGES.low, le=NUM_IMAGES.high, description="pictures to draw"),
+        READ_NUMBER,
     ] = 1
     output_format: Annotated[OutputFormat, Field(description="of the files")] = "png"
 
@@ -160,6 +171,8 @@ class GenerationRequest(_Wire):
         if not isinstance(data, Mapping):
             return data
         given = {field: value for field, value in data.items() if value is not None}
+        if draws_a_seed(given.get("seed")):
+            del given["seed"]
         name = given["checkpoint"] = _checkpoint_name(given)
         if not isinstance(name, str):
             raise InvalidRequest(
@@ -218,14 +231,9 @@ def clean_text(text: str) -> str:
     return "".join(kept).strip()
 
 
-def number_from_text(text: str) -> int | float | str:
-    """The number that `text` spells; other text as it is, for `parse_request` to refuse."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def draws_a_seed(seed: object) -> bool:
+    """Whether a seed says that one is to be drawn."""
+    return read_number(seed) == DRAW_A_SEED
 
 
 def size_limit(checkpoint: Checkpoint) -> Limit:
@@ -329,9 +337,7 @@ def _refusal(details: ErrorDetails, data: Mapping[str, Any], names: FieldNames) 
         case "size" if names.called("width") == names.called("height"):
             return field, *_size_refusal(field, data)
         case _ if limit := _numeric_limit(ours, data):
-            nearest = limit.nearest(value)
-            advice = f"{field}={nearest}" if nearest is not None else f"{limit} for {field}"
-            return field, f"{shown} is not {limit}.", f"Use {advice}."
+            return field, *_number_refusal(field, read_number(value), limit)
         case _:
             return _no_text(field, value)
 
@@ -350,6 +356,16 @@ def _size_refusal(field: str, data: Mapping[str, Any]) -> tuple[str, str]:
     return message, f"Use {field}={width}x{height}."
 
 
+def _number_refusal(field: str, value: object, limit: Limit) -> tuple[str, str]:
+    """What was wrong with a number, and what to do."""
+    message = f"{field}={short(value)} is not {limit}."
+    if (nearest := limit.nearest(value)) is not None:
+        return message, f"Use {field}={nearest}."
+    if isinstance(value, str) and isinstance(number_from_text(value.replace(",", "")), int | float):
+        return message, f"Write {field} with a point and no comma, as 7 or 2.5."
+    return message, f"Use {limit} for {field}."
+
+
 def _numeric_limit(field: str, data: Mapping[str, Any]) -> Limit | None:
     if field in ("width", "height"):
         return size_limit(get_checkpoint(_checkpoint_name(data)))
@@ -362,6 +378,8 @@ def _choices(field: str) -> tuple[str, ...]:
 
 
 def short(value: object) -> str:
+    if isinstance(value, float) and EXACT < abs(value) < math.inf:
+        return f"{'more' if value > 0 else 'less'} than {math.copysign(EXACT, value):.0f}"
     try:
         text = repr(value)
     except ValueError:  # an int of more digits than Python prints

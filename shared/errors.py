@@ -280,7 +280,14 @@ def error_of(code: str, message: str, next_step: str) -> CygnetError:
 
 def reason(error: BaseException) -> str:
     """What a library's error says, short enough for a sentence of ours: its first line."""
-    first = (str(error).strip().splitlines() or [""])[0].strip(" .:'\"")
+    first = (str(error).strip().splitlines() or [""])[0].strip(" .:")
+    if (
+        len(first) > 1
+        and first[0] == first[-1]
+        and first[0] in "'\""
+        and first.count(first[0]) == 2
+    ):
+        first = first[1:-1]  # as a KeyError says its key
     return first[:200] or type(error).__name__
 
 

@@ -22,7 +22,8 @@ from typing import Any
 from shared.contract import GenerationResult
 from shared.errors import NotFound, UnreadableImage
 from shared.files import check_folder, write_atomically
-from shared.images import SUFFIXES, read_recipe
+from shared.formats import SUFFIXES
+from shared.images import read_recipe
 from shared.store.database import sqlite_errors
 
 _SCHEMA = """

@@ -24,9 +24,11 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared import __version__
-from shared.checkpoints import get_checkpoint
-from shared.contract import GenerationRequest, number_from_text
+from shared.checkpoints import SAMPLER_NAMES, get_checkpoint
+from shared.contract import GenerationRequest
 from shared.errors import NoRecipeInImage, UnknownCheckpoint, UnreadableImage
+from shared.formats import PILLOW
+from shared.numbers import number_from_text
 
 MAX_FILE_BYTES = 64 * 2**20
 MAX_PIXELS = 8192 * 8192
@@ -39,12 +41,6 @@ _PREVIEW_SIDE = 256
 
 # What Pillow raises for a damaged file; Warning where the process turns warnings into errors.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Warning)
-
-SUFFIXES = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
-"""Of a file's name, by its format."""
-
-SAMPLER_NAMES = {"unipc": "UniPC", "euler": "Euler", "lcm": "LCM"}
-"""Our schedulers as A1111 calls them. Its other samplers have no counterpart here."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,7 @@ def small_image(source: bytes | Path, side: int) -> Image.Image:
     """
     data = source if isinstance(source, bytes) else _read_file(source)
     try:
-        with Image.open(BytesIO(data), formats=("PNG", "WEBP", "JPEG")) as image:
+        with Image.open(BytesIO(data), formats=PILLOW) as image:
             small = image.convert("RGB")
     except (*_DAMAGED, Image.DecompressionBombError):
         raise _unreadable("it is damaged") from None
@@ -180,7 +176,7 @@ def _read_file(path: Path) -> bytes:
 def _texts(data: bytes) -> tuple[str, str]:
     """Our JSON and A1111's text, each empty if it is not there."""
     try:
-        with Image.open(BytesIO(data), formats=("PNG", "WEBP", "JPEG")) as image:
+        with Image.open(BytesIO(data), formats=PILLOW) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise _unreadable(f"it has more than {MAX_PIXELS:,} pixels")
             image.load()  # finds what is cut off, and the chunks behind the pixels

@@ -9,17 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from shared.contract import GenerationRequest, ImageReady, OutputFormat
+from shared.contract import GenerationRequest, ImageReady
 from shared.errors import InvalidRequest, OutputExists
 from shared.files import check_folder, check_free, is_folder, write_atomically
-from shared.images import SUFFIXES
+from shared.formats import FORMAT_OF_SUFFIX, SUFFIXES, OutputFormat
 
-_FORMATS: dict[str, OutputFormat] = {
-    ".png": "png",
-    ".webp": "webp",
-    ".jpg": "jpeg",
-    ".jpeg": "jpeg",
-}
 _LONGEST_SLUG = 40
 
 
@@ -31,13 +25,13 @@ def format_of(out: str) -> OutputFormat | None:
     suffix = Path(out).suffix.lower()
     if not suffix or out.endswith(("/", os.sep)) or is_folder(out):
         return None
-    if suffix not in _FORMATS:
+    if suffix not in FORMAT_OF_SUFFIX:
         raise InvalidRequest(
             f"--out {out} has the suffix {suffix}, which is no format of Cygnet's.",
-            f"Use {', '.join(_FORMATS)}, or end the name of a folder with /.",
+            f"Use {', '.join(FORMAT_OF_SUFFIX)}, or end the name of a folder with /.",
             ("output_format",),
         )
-    return _FORMATS[suffix]
+    return FORMAT_OF_SUFFIX[suffix]
 
 
 class Outputs:

@@ -200,7 +200,7 @@ def test_every_scheduler_has_a_name_that_a1111_knows() -> None:
 
 
 def test_values_beyond_our_limits_are_refused_by_the_request_and_not_lost() -> None:
-    recipe = parse_a1111("a\nSteps: 150, Seed: -1, CFG scale: nan, Size: 100x100")
+    recipe = parse_a1111("a\nSteps: 150, Seed: -2, CFG scale: nan, Size: 100x100")
     with pytest.raises(InvalidRequest) as refusal:
         parse_request(recipe.fields)
     assert set(refusal.value.fields) == {"steps", "seed", "guidance_scale", "width", "height"}

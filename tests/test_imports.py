@@ -35,7 +35,15 @@ FLOORS = (
     ("shared.images", "shared.files", "shared.refusals"),
     ("shared.contract",),
     ("shared.checkpoints",),
-    ("shared.errors", "shared.field_names", "shared.prices", "shared.settings", "shared"),
+    (
+        "shared.errors",
+        "shared.field_names",
+        "shared.formats",
+        "shared.numbers",
+        "shared.prices",
+        "shared.settings",
+        "shared",
+    ),
 )
 ONLY_FROM = {
     "torch": ("shared.engine",),

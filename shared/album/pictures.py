@@ -18,13 +18,13 @@ from shared.batch.manifest import Entry, Manifest
 from shared.contract import Timings, clean_text
 from shared.errors import InvalidRequest, NoRecipeInImage, UnreadableImage
 from shared.files import is_folder
-from shared.images import SUFFIXES, read_recipe
+from shared.formats import FORMAT_OF_SUFFIX, PILLOW
+from shared.images import read_recipe
 from shared.prices import dollars
 
 SHEET = "contact-sheet"
 """What the names of contact sheets begin with."""
 
-_ENDINGS = {*SUFFIXES.values(), ".jpeg"}
 _LABELS = {
     "seed": "Seed",
     "steps": "Steps",
@@ -106,7 +106,7 @@ def _seconds(timings: Timings) -> str:
 
 def _of_files(folder: Path, contents: Contents) -> Iterator[Shown]:
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in _ENDINGS or path.name.startswith(SHEET):
+        if path.suffix.lower() not in FORMAT_OF_SUFFIX or path.name.startswith(SHEET):
             continue
         if not _inside(folder, str(path.relative_to(folder))):
             continue
@@ -136,7 +136,7 @@ def _shown(
     folder: Path, path: Path, request: Mapping[str, Any], more: Mapping[str, str | None]
 ) -> Shown | None:
     try:
-        with Image.open(path, formats=("PNG", "WEBP", "JPEG")) as image:
+        with Image.open(path, formats=PILLOW) as image:
             size = image.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Warning):
         return None

@@ -11,13 +11,14 @@ from fastapi.responses import Response
 from shared.api.problems import documented
 from shared.api.schemas import BYTES
 from shared.api.security import Jobs, Viewer
+from shared.formats import FORMATS, media_type
 from shared.images import thumbnail
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 
 Size = Literal["128", "256", "512"]
 
-_FILES = {f"image/{kind}": BYTES for kind in ("png", "webp", "jpeg")}
+_FILES = {media_type(kind): BYTES for kind in FORMATS}
 _ANY = "application/octet-stream"
 """What a caller may accept that knows no type of image: generators of clients are such."""
 
@@ -58,10 +59,10 @@ async def get_image(
     if size:
         data = await asyncio.to_thread(thumbnail, data, int(size))
     headers["X-Content-Type-Options"] = "nosniff"
-    media_type = "image/jpeg" if size else f"image/{stored.format}"
+    kind = media_type("jpeg" if size else stored.format)
     if accept.strip().lower() == _ANY:
-        media_type = _ANY
-    return Response(data, headers=headers, media_type=media_type)
+        kind = _ANY
+    return Response(data, headers=headers, media_type=kind)
 
 
 def _matches(tag: str, if_none_match: str) -> bool:

@@ -19,6 +19,7 @@ from shared.api.security import Jobs, LimitedOwner, Lister, Owner, fingerprint, 
 from shared.api.views import JobList, JobView, job_view
 from shared.contract import GenerationRequest, parse_request
 from shared.errors import CygnetError, InvalidCall, InvalidRequest
+from shared.numbers import READ_NUMBER
 from shared.store import Status, Terms
 from shared.webhooks import LONGEST_URL
 
@@ -88,7 +89,7 @@ async def list_jobs(
     owner: Lister,
     jobs: Jobs,
     status: Status | None = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    limit: Annotated[int, Query(strict=True, ge=1, le=100), READ_NUMBER] = 20,
     after: Annotated[str | None, Query(description="the last id of the page before")] = None,
 ) -> JobList:
     """Your jobs, newest first. A server that is open to strangers refuses: a job is for who knows

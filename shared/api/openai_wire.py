@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StrictBool, StrictInt, ValidationError
+from pydantic import BaseModel, Field, StrictBool, ValidationError
 
 from shared.api.openai_models import OpenAIModels, fitted, gives_url, unknown_model
 from shared.api.schemas import json_body
@@ -19,6 +19,7 @@ from shared.checkpoints import Checkpoint, get_checkpoint
 from shared.contract import GenerationRequest, check_names, is_left_out, nearest_size, parse_request
 from shared.errors import InvalidRequest, UnknownCheckpoint
 from shared.field_names import FieldNames
+from shared.numbers import READ_NUMBER
 from shared.refusals import refusal
 from shared.settings import settings
 
@@ -30,9 +31,9 @@ class _Options(BaseModel):
     """What a call says beside the request itself."""
 
     response_format: Literal["b64_json", "url"] | None = None
-    output_compression: Annotated[StrictInt, Field(ge=0, le=100)] | None = None
+    output_compression: Annotated[int | None, Field(strict=True, ge=0, le=100), READ_NUMBER] = None
     stream: StrictBool = False
-    partial_images: Annotated[StrictInt, Field(ge=0, le=3)] = 0
+    partial_images: Annotated[int, Field(strict=True, ge=0, le=3), READ_NUMBER] = 0
     background: Literal["auto", "opaque"] = "auto"
     quality: Any = Field(default=None, description=_UNUSED)
     moderation: Any = Field(default=None, description=_UNUSED)

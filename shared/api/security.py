@@ -16,6 +16,7 @@ from shared.api.options import ApiOptions
 from shared.api.rate_limit import RateLimit
 from shared.api.signed_urls import LONGEST_SIGNATURE, is_signed
 from shared.errors import InvalidCall, Unauthorised, reason
+from shared.numbers import READ_NUMBER
 
 _bearer = HTTPBearer(auto_error=False, description="one of the server's keys, if it has any")
 
@@ -74,7 +75,9 @@ async def _viewer(
     request: Request,
     image: str,
     credentials: Credentials,
-    expires: Annotated[int | None, Query(description="of a signed address")] = None,
+    expires: Annotated[
+        int | None, Query(strict=True, description="of a signed address"), READ_NUMBER
+    ] = None,
     signature: Annotated[str, Query(max_length=LONGEST_SIGNATURE)] = "",
 ) -> str | None:
     """Whose image the caller may see: anyone's with its signed address. Raises `Unauthorised`."""

@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from shared.checkpoints import ON_A_GPU
 from shared.errors import InvalidSetting, UnknownBackend, reason
+from shared.numbers import READ_NUMBER
 from shared.settings import config_file, secret, settings
 
 Kind = Literal["local", "api", "modal", "space", "fake"]
@@ -50,7 +51,7 @@ class BackendConfig(_Section):
     """The environment variable that holds the key."""
     checkpoint: str | None = None
     """For requests that are sent there by name and name no checkpoint."""
-    price: Annotated[float | None, Field(ge=0)] = None
+    price: Annotated[float | None, Field(strict=True, ge=0), READ_NUMBER] = None
     """US dollars for a picture, as its owner reckons them."""
 
     @field_validator("name")
@@ -124,11 +125,11 @@ class BackendConfig(_Section):
 class Limits(_Section):
     """What may be spent; None is no limit. A day is one of UTC."""
 
-    per_image: Annotated[float | None, Field(ge=0)] = None
+    per_image: Annotated[float | None, Field(strict=True, ge=0), READ_NUMBER] = None
     """US dollars."""
-    per_day: Annotated[float | None, Field(ge=0)] = None
+    per_day: Annotated[float | None, Field(strict=True, ge=0), READ_NUMBER] = None
     """US dollars."""
-    calls_per_day: Annotated[int | None, Field(ge=0)] = None
+    calls_per_day: Annotated[int | None, Field(strict=True, ge=0), READ_NUMBER] = None
 
     @property
     def any(self) -> bool:

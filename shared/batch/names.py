@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from shared.contract import GenerationRequest
 from shared.errors import InvalidRequest
-from shared.images import SUFFIXES
+from shared.formats import SUFFIXES
 from shared.outputs import slug
 
 DEFAULT = "{number}-{prompt}-{seed}"

@@ -1,9 +1,9 @@
 """What a file of prompts asks for: rows become requests, and requests pictures, one after the other.
 
 Nothing is drawn by chance: the same rows and options give the same pictures in the same order, so
-that a picture is known by its number. A row without a seed gets one from the batch's seed and the
-number of its picture; a sample of a row's combinations takes one out of each of so many equal
-stretches. This module does not know what is done already.
+that a picture is known by its number. A row without a seed, or with -1, gets one from the batch's
+seed and the number of its picture; a sample of a row's combinations takes one out of each of so many
+equal stretches. This module does not know what is done already.
 """
 
 from __future__ import annotations
@@ -17,12 +17,7 @@ from typing import Any
 from shared.batch import templates
 from shared.batch.source import Row, Source
 from shared.batch.templates import Pattern, Words, figure
-from shared.contract import (
-    GenerationRequest,
-    clean_text,
-    number_from_text,
-    parse_request,
-)
+from shared.contract import GenerationRequest, clean_text, draws_a_seed, parse_request
 from shared.errors import InputError, InvalidRequest
 from shared.field_names import OURS, FieldNames
 
@@ -30,8 +25,6 @@ MAX_PICTURES = 1_000_000
 
 _SEEDS = 2**32
 """A seed may be larger, but names and labels are read by people."""
-
-_TEXTS = {"prompt", "negative_prompt", "checkpoint", "scheduler", "output_format"}
 
 
 @dataclass(frozen=True)
@@ -130,10 +123,9 @@ class Plan:
         """One of a row's requests, the first picture of which is picture `number`."""
         first, end = (edge * row.count // row.takes for edge in (take, take + 1))
         index = first + self._derive("sample", row.line, take) % (end - first)
-        values: dict[str, Any] = {"seed": self._derive("seed", number) % _SEEDS}
-        values |= row.fixed
-        for name, text in templates.pick(row.patterns, index).items():
-            values[name] = text if name in _TEXTS else number_from_text(text)
+        values = row.fixed | templates.pick(row.patterns, index)
+        if "seed" not in values or draws_a_seed(values["seed"]):
+            values["seed"] = self._derive("seed", number) % _SEEDS
         try:
             return parse_request(values, row.names)
         except InputError as error:

@@ -21,6 +21,7 @@ Words = Callable[[str], Sequence[str]]
 """The wordlist of a name. Raises `InvalidRequest` if there is none."""
 
 _SPECIAL = re.compile(r"[{}\\]")
+_SIGN = re.compile(r"[{}|\\]")
 _TOKEN = re.compile(r"\\[{}|\\]|[{}|\\]|[^{}|\\]+")
 _NUMBER = r"(-?\d{1,17}(?:\.\d{1,6})?)"
 _RANGE = re.compile(rf"{_NUMBER}\.\.{_NUMBER}(?:\.\.{_NUMBER})?", flags=re.ASCII)
@@ -65,6 +66,11 @@ def parse(text: str, words: Words) -> Pattern:
     if len(levels) > 1:
         raise _refuse("a { without its }", "Write \\{ for a brace as text.")
     return _sequence(levels[0][0])
+
+
+def escape(text: str) -> str:
+    """The template that becomes exactly `text`."""
+    return _SIGN.sub(r"\\\g<0>", text)
 
 
 def product(patterns: dict[str, Pattern]) -> int:

@@ -7,7 +7,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from shared.backends import Backend, find_backend
 from shared.backends.config import read_backends
@@ -15,12 +15,14 @@ from shared.batch import LISTED, Batch, BatchOptions, Checked
 from shared.batch.batch import CONCURRENCY
 from shared.batch.names import DEFAULT
 from shared.batch.progress import BatchProgress, Tally, describe, progress_for
+from shared.batch.source import Kind
 from shared.batch.table import NAME as TABLE
 from shared.cli.ctrl_c import CtrlC
 from shared.cli.parser import NUMBER, Commands, check_numbers
 from shared.cli.request import FLAGS, add_request_options, resolve_checkpoint
 from shared.contract import SEED, GenerationRequest, Limit, clean_text
 from shared.errors import BatchIncomplete, Cancelled
+from shared.formats import IN_WORDS
 from shared.settings import settings
 
 _LIMITS = {
@@ -55,7 +57,7 @@ def add_batch_options(parser: argparse.ArgumentParser) -> None:
         **NUMBER,
         help="pictures asked for at once (%(default)s)",
     )
-    parser.add_argument("--kind", choices=("csv", "jsonl", "text"), help="what FILE is")
+    parser.add_argument("--kind", choices=get_args(Kind), help="what FILE is")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     group = parser.add_argument_group("templates", "{a|b}, {1..9}, and {style} for style.txt.")
     group.add_argument("--words", type=Path, metavar="DIR", help="wordlists (FILE's own folder)")
@@ -63,7 +65,7 @@ def add_batch_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch-seed", **NUMBER, help="samples and missing seeds follow it (0)")
     group.add_argument("--name", metavar="TEXT", help=f"of a file (default: {DEFAULT})")
     request = add_request_options(parser)
-    request.add_argument("--format", dest="output_format", metavar="NAME", help="png, webp or jpeg")
+    request.add_argument("--format", dest="output_format", metavar="NAME", help=IN_WORDS)
 
 
 def _batch(args: argparse.Namespace) -> None:

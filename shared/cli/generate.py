@@ -21,6 +21,7 @@ from shared.cli.parser import Commands
 from shared.cli.request import FLAGS, add_request_options, resolve_checkpoint
 from shared.contract import Done, GenerationRequest, GenerationResult, ImageReady, parse_request
 from shared.errors import Cancelled, CygnetError, GenerationError, InternalError, InvalidRequest
+from shared.formats import FORMATS, IN_WORDS
 from shared.images import Recipe
 from shared.outputs import Outputs, format_of
 from shared.settings import settings
@@ -44,7 +45,7 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         "--out", default="outputs", metavar="PATH", help="file or folder (default: outputs)"
     )
     group.add_argument(
-        "--format", dest="output_format", metavar="NAME", help="png, webp or jpeg (default: png)"
+        "--format", dest="output_format", metavar="NAME", help=f"{IN_WORDS} (default: {FORMATS[0]})"
     )
     group.add_argument("--force", action="store_true", help="replace files that exist")
     group.add_argument("--json", action="store_true", help="print the result as JSON")

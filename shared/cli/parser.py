@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypeAlias
 
-from shared.contract import Limit, number_from_text
+from shared.contract import Limit
 from shared.errors import InvalidRequest
+from shared.numbers import number_from_text
 
 NUMBER: Any = {"type": number_from_text, "metavar": "N"}
 """For an option that takes a number; what it may be is checked with the rest of the request."""

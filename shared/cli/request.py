@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import get_args
 
-from shared.checkpoints import CHECKPOINTS, SchedulerName, add_folder
+from shared.checkpoints import CHECKPOINTS, SAMPLER_NAMES, add_folder
 from shared.cli.parser import NUMBER
-from shared.contract import GenerationRequest
+from shared.contract import GUIDANCE, NUM_IMAGES, STEPS, GenerationRequest, Limit
 from shared.field_names import FieldNames
 from shared.files import is_folder
 
@@ -20,12 +19,16 @@ def add_request_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGr
     group.add_argument("--negative-prompt", metavar="TEXT", help="what to avoid")
     group.add_argument("--width", **NUMBER, help="pixels")
     group.add_argument("--height", **NUMBER, help="pixels")
-    group.add_argument("--steps", **NUMBER, help="denoising steps, 1 to 100")
-    group.add_argument("--guidance-scale", **NUMBER, help="0 to 20; above 1 uses what to avoid")
-    group.add_argument("--seed", **NUMBER, help="the same seed makes the same picture")
-    group.add_argument("--num-images", **NUMBER, help="1 to 16; their seeds count up")
+    group.add_argument("--steps", **NUMBER, help=f"denoising steps, {_range(STEPS)}")
+    group.add_argument(
+        "--guidance-scale", **NUMBER, help=f"{_range(GUIDANCE)}; above 1 uses what to avoid"
+    )
+    group.add_argument(
+        "--seed", **NUMBER, help="the same seed makes the same picture; -1 draws one"
+    )
+    group.add_argument("--num-images", **NUMBER, help=f"{_range(NUM_IMAGES)}; their seeds count up")
     group.add_argument("--checkpoint", metavar="NAME", help="or a folder in diffusers' format")
-    group.add_argument("--scheduler", metavar="NAME", help=" or ".join(get_args(SchedulerName)))
+    group.add_argument("--scheduler", metavar="NAME", help=" or ".join(SAMPLER_NAMES))
     return group
 
 
@@ -34,6 +37,10 @@ FLAGS = FieldNames(
     | {"output_format": "--format"}
 )
 """The options that are not called as the fields are."""
+
+
+def _range(limit: Limit) -> str:
+    return f"{limit.low} to {limit.high}"
 
 
 def resolve_checkpoint(name: str) -> str:

@@ -33,7 +33,6 @@ from mcp.types import (
     Tool,
 )
 
-from shared.contract import number_from_text
 from shared.errors import (
     BackendUnavailable,
     CygnetError,
@@ -44,6 +43,8 @@ from shared.errors import (
     reason,
 )
 from shared.files import check_folder, write_atomically
+from shared.formats import SUFFIXES, media_type
+from shared.numbers import number_from_text
 from shared.outputs import slug
 
 _ROOT = str(Path(__file__).parents[2])  # where `shared` is, installed or not
@@ -52,7 +53,7 @@ THIS_SERVER = (sys.executable, "-P", "-m", "shared.cli", "mcp")
 _SILENCE = 300.0  # seconds without an answer after which a server counts as gone
 _LARGEST = 64 * 2**20  # bytes of one message: an original may be large
 _OURS = re.compile(r"(.*) Next: (.*) \(error code: (\w+)\)", re.S)
-_SUFFIXES = {"image/png": ".png", "image/webp": ".webp", "image/jpeg": ".jpg"}
+_SUFFIXES = {media_type(name): suffix for name, suffix in SUFFIXES.items()}
 
 Show = Callable[[float, float | None, str], None]
 """Shows how far a call is: so many steps, of how many, and in words."""

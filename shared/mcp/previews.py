@@ -8,6 +8,7 @@ from io import BytesIO
 
 from PIL import Image
 
+from shared.formats import PILLOW, media_type
 from shared.images import thumbnail
 
 SMALLEST = 64
@@ -58,6 +59,6 @@ def mime_type(data: bytes) -> str:
 
 
 def _read(data: bytes, *, is_original: bool) -> Preview:
-    with Image.open(BytesIO(data), formats=("PNG", "WEBP", "JPEG")) as image:
-        kind = f"image/{(image.format or '').lower()}"
+    with Image.open(BytesIO(data), formats=PILLOW) as image:
+        kind = media_type((image.format or "").lower())
         return Preview(data, kind, image.width, image.height, is_original)

@@ -14,9 +14,10 @@ from typing import Annotated, Any
 from pydantic import Field, WithJsonSchema
 
 from shared.checkpoints import CHECKPOINTS
-from shared.contract import MAX_PROMPT, GenerationRequest, number_from_text
+from shared.contract import MAX_PROMPT, GenerationRequest
 from shared.errors import InvalidRequest
 from shared.field_names import OURS, readable
+from shared.numbers import READ_NUMBER
 
 WAIT = 30.0
 """Seconds that a call waits unless it says otherwise."""
@@ -24,10 +25,12 @@ WAIT = 30.0
 Seconds = Annotated[
     float,
     Field(
+        strict=True,
         ge=0,
         le=50,
         description="how long this call may wait; many clients give up on a call after 45 to 60 s",
     ),
+    READ_NUMBER,
 ]
 JobId = Annotated[str, Field(max_length=40, description="as generate_image gave it")]
 ImageId = Annotated[
@@ -37,7 +40,9 @@ Words = Annotated[
     str,
     Field(max_length=MAX_PROMPT, description="words of the prompt, the checkpoint or the seed"),
 ]
-PageSize = Annotated[int, Field(ge=1, le=50, description="how many, the newest first")]
+PageSize = Annotated[
+    int, Field(strict=True, ge=1, le=50, description="how many, the newest first"), READ_NUMBER
+]
 
 _SIDE = {
     "minimum": min(checkpoint.min_size for checkpoint in CHECKPOINTS),
@@ -82,16 +87,6 @@ def generate_parameters(backends: Sequence[str], backend: str) -> Iterator[inspe
     yield inspect.Parameter(
         "wait_seconds", inspect.Parameter.KEYWORD_ONLY, default=WAIT, annotation=Seconds
     )
-
-
-def with_numbers(fields: dict[str, Any]) -> dict[str, Any]:
-    """`fields` with numbers for the texts that some clients send in their place."""
-    return {
-        name: number_from_text(value)
-        if isinstance(value, str) and REQUEST[name].get("type") in ("integer", "number")
-        else value
-        for name, value in fields.items()
-    }
 
 
 def published(schema: dict[str, Any]) -> dict[str, Any]:

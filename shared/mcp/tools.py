@@ -35,7 +35,6 @@ from shared.mcp.schema import (
     PageSize,
     Seconds,
     Words,
-    with_numbers,
 )
 
 _LOOK = 1.0  # seconds between two looks at whether the client is still there
@@ -92,7 +91,7 @@ class Tools:
         settings, and who drew them and why. If not, it answers with a job_id for get_job.
         """
         self._rules.limit(owner())
-        given = with_numbers({name: value for name, value in fields.items() if value is not None})
+        given = {name: value for name, value in fields.items() if value is not None}
         name = self._router.name if backend == "" else backend
         self._check(name)
         if is_left_out(given.get("checkpoint")):

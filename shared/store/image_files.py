@@ -8,9 +8,10 @@ from pathlib import Path
 
 from shared.errors import NotFound
 from shared.files import check_folder, write_atomically
+from shared.formats import FORMATS
 from shared.store.records import StoredImage
 
-_OURS = re.compile(r"[0-9a-f]{32}-\d+\.(png|webp|jpeg)|\.cygnet-[0-9a-f]{16}")
+_OURS = re.compile(rf"[0-9a-f]{{32}}-\d+\.({'|'.join(FORMATS)})|\.cygnet-[0-9a-f]{{16}}")
 
 
 class ImageFiles:

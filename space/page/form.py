@@ -8,14 +8,12 @@ from typing import Any
 
 import gradio as gr
 
-from shared.checkpoints import CHECKPOINTS, Checkpoint, SchedulerName, get_checkpoint
-from shared.contract import GUIDANCE, STEPS, GenerationRequest, OutputFormat
+from shared.checkpoints import CHECKPOINTS, SAMPLER_NAMES, Checkpoint, get_checkpoint
+from shared.contract import GUIDANCE, STEPS, GenerationRequest
+from shared.formats import FORMATS
+from shared.numbers import EXACT
 from shared.settings import settings
 from space.page.markup import part
-
-SAMPLERS: tuple[SchedulerName, ...] = ("unipc", "euler", "lcm")
-FORMATS: tuple[OutputFormat, ...] = ("png", "webp", "jpeg")
-
 
 FIELDS = (
     "prompt",
@@ -62,11 +60,9 @@ class Form:
             self.stop = gr.Button("Stop", variant="stop", elem_id="stop", size="lg")
         with gr.Row(elem_classes="fields"):
             self.size = gr.Dropdown(**_sizes(default), label="Size", min_width=130, elem_id="size")
-            self.num_images = gr.Number(
-                1, label="Pictures", precision=0, min_width=80, elem_id="pictures"
-            )
+            self.num_images = gr.Number(1, label="Pictures", min_width=80, elem_id="pictures")
         with gr.Row(elem_classes="fields", elem_id="seed-row"):
-            self.seed = gr.Number(label="Seed", precision=0, min_width=140, elem_id="seed")
+            self.seed = gr.Number(label="Seed", min_width=140, elem_id="seed")
             self.dice = gr.Button("New", size="sm", min_width=60, scale=0, elem_id="dice")
             self.lock = gr.Checkbox(
                 label="Keep", min_width=70, scale=0, elem_id="lock", container=False
@@ -98,10 +94,10 @@ class Form:
             )
             with gr.Row():
                 self.scheduler = gr.Dropdown(
-                    SAMPLERS, value=default.scheduler, label="Sampler", min_width=100
+                    [*SAMPLER_NAMES], value=default.scheduler, label="Sampler", min_width=100
                 )
                 self.output_format = gr.Dropdown(
-                    FORMATS, value="png", label="File", min_width=100, elem_id="format"
+                    FORMATS, value=FORMATS[0], label="File", min_width=100, elem_id="format"
                 )
         self.dice.click(_roll, None, [self.seed, self.lock], **QUIET)
         self.checkpoint.input(_defaults, self.checkpoint, self._of_checkpoint, **QUIET)
@@ -124,6 +120,8 @@ def read(values: Sequence[Any]) -> dict[str, Any]:
     """What the parts hold, for `parse_request`."""
     fields = dict(zip(FIELDS, values, strict=True))
     width, height = map(int, fields.pop("size").split("x"))
+    if isinstance(fields["seed"], int) and abs(fields["seed"]) > EXACT:
+        fields["seed"] = float(fields["seed"])  # a browser has rounded it, so it is not repeated
     return fields | {"width": width, "height": height}
 
 

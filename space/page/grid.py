@@ -13,12 +13,13 @@ from typing import Any
 
 import gradio as gr
 
+from shared.checkpoints import STYLES
 from shared.contract import (
     GenerationRequest,
     GenerationResult,
     clean_text,
     collect,
-    number_from_text,
+    draws_a_seed,
     parse_request,
 )
 from shared.errors import CygnetError, InvalidRequest
@@ -36,7 +37,7 @@ EXAMPLES = {
     "Steps": "4, 8, 20",
     "Guidance": "1, 3, 6",
     "Seed": "1, 2, 3, 4",
-    "Style": "3d render, flat design, cartoon, sticker",
+    "Style": ", ".join(STYLES),
     NOTHING: "",
 }
 MOST_CELLS = 36
@@ -101,7 +102,7 @@ def _varied(fields: dict[str, Any], axis: str, value: str) -> dict[str, Any]:
         return fields
     if axis == "Style":
         return fields | {"prompt": f"{fields['prompt']}, {value}"}
-    return fields | {AXES[axis]: number_from_text(value)}
+    return fields | {AXES[axis]: value}
 
 
 def _labels(axis: str, values: Sequence[str]) -> tuple[str, ...]:
@@ -231,6 +232,8 @@ def _read(values: Sequence[Any]) -> Plan:
     fields = form.read(parts)
     if fields["seed"] is None:
         fields["seed"] = 0
+    elif draws_a_seed(fields["seed"]):  # one for all cells
+        fields["seed"] = form.random_seed()
     return plan(fields, (across, columns), (down, rows))
 
 

@@ -13,13 +13,11 @@ from typing import Any
 
 import gradio as gr
 
-from shared.contract import GenerationRequest, number_from_text, parse_request
+from shared.contract import GenerationRequest, parse_request
 from shared.errors import CygnetError, InvalidRequest
 from shared.images import Recipe, read_recipe
 from space.page import form
 from space.page.markup import error_notice, notice, pressed
-
-NUMBERS = ("width", "height", "steps", "guidance_scale", "seed", "num_images")
 
 
 def from_file(path: str) -> list[Any]:
@@ -34,11 +32,7 @@ def from_file(path: str) -> list[Any]:
 
 def from_link(query: Mapping[str, str]) -> list[Any]:
     """The same from the page's address; without a prompt in it only a seed is chosen."""
-    fields: dict[str, Any] = {
-        name: number_from_text(value) if name in NUMBERS else value
-        for name, value in query.items()
-        if name in GenerationRequest.model_fields
-    }
+    fields = {name: query[name] for name in GenerationRequest.model_fields if name in query}
     if not fields.get("prompt"):
         return ["", *form.fresh()]
     try:

@@ -17,8 +17,8 @@ from shared.backends import Backend
 from shared.contract import Done, Event, GenerationRequest, GenerationResult
 from shared.errors import CygnetError, InternalError
 from shared.files import clear_errors
+from shared.formats import SUFFIXES
 from shared.gallery import Gallery, Picture
-from shared.images import SUFFIXES
 from shared.outputs import slug
 from space.page.pace import Pace
 from space.page.visitor import key_of

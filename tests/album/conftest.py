@@ -9,7 +9,8 @@ from typing import Any
 from shared.backends.fake import draw
 from shared.batch.manifest import Entry
 from shared.contract import parse_request
-from shared.images import SUFFIXES, encode_image
+from shared.formats import SUFFIXES
+from shared.images import encode_image
 from tests.chromium import browser
 
 Put = Callable[..., Path]

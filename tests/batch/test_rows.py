@@ -110,7 +110,7 @@ REFUSED = {
     "prompt,size,colour\na,1,2\n": "line 1: 'size' is not a field of a request. 'colour' is not",
     "prompt,prompt\na,b\n": "line 1: the column 'prompt' is there twice.",
     "prompt\na fox, red\n": "line 2: it has 2 cells, the header has 1.",
-    'prompt\n"a "fox"\n': "line 2: it is no CSV",
+    'prompt\n"a "fox"\n': """line 2: it is no CSV (',' expected after '"'). Next: Put""",
     "prompt,steps\na fox,500\n": "line 2: steps=500 is not a whole number from 1 to 100.",
     "prompt,steps\na fox,many\n": "line 2: steps='many' is not a whole number",
     "prompt,steps\n,3\n": "line 2: prompt is missing.",
@@ -135,6 +135,7 @@ REFUSED_JSON = {
     '{"prompt": "a fox", "colour": 1}': "'colour' is not a field of a request.",
     '{"prompt": "a fox"': "it is no JSON",
     '["a fox"]': "it is no JSON object",
+    '{"prompt": "a fox", "Prompt": "an owl"}': "the field 'prompt' is there twice.",
     "[" * 100_000: "it is no JSON",
     '{"prompt": ' + "9" * 5000 + "}": "it is no JSON",
     '{"prompt": 7}': "prompt=7 is not text.",
@@ -156,8 +157,10 @@ def test_json_lines_that_are_wrong_are_refused_by_line(
 
 HOSTILE = {
     b"a fox\nan \xe9l\xe9phant\n": "line 2: byte 0xe9 at column 4 is not UTF-8. Next: Save",
-    "a fox".encode("utf-16"): "line 1: it is UTF-16, or no text at all.",
-    b"a fox\n\0\0\0": "line 2: it is UTF-16, or no text at all.",
+    "prompt\n‘a fox’".encode("cp1252"): "line 2: byte 0x91 at column 1 is not UTF-8.",
+    "a fox\nan owl".encode("utf-16")[:-1]: "line 2: what stands at column 6 is damaged.",
+    b"a fox\n\0\0\0": "line 2: it has a zero byte, so it is no text",
+    b"a fox\nan owl\0\n": "line 2: it has a zero byte, so it is no text",
     b"a fox\n" + b"x" * 10_000_000: "line 2: the row is longer than 1 MiB.",
     b"a fox\n" + b"x" * 3000: "line 2: prompt has 3000 characters and may have 2000.",
     b"": "has no rows",
@@ -204,3 +207,13 @@ def test_every_wrong_row_is_told_and_counted(batch: Run, capsys: Capture) -> Non
     assert "line 5: steps=0 is not" in lines[0]
     assert "line 3: steps=500 is not" in lines[1]
     assert lines[1].endswith("In all 2 rows are wrong.")
+
+
+def test_a_row_with_a_seed_of_minus_one_has_one_of_its_own_that_stays(
+    batch: Run, folder: Path
+) -> None:
+    assert batch("prompt,seed\na fox,-1\nan owl,-1.0\n", file="prompts.csv") == 0
+    seeds = [line["seed"] for line in manifest(folder / "out")]
+    assert len(set(seeds)) == 2 and min(seeds) >= 0
+    assert batch("prompt,seed\na fox,-1\nan owl,\n", file="prompts.csv") == 0
+    assert [line["seed"] for line in manifest(folder / "out")] == seeds

@@ -70,7 +70,7 @@ def test_every_picture_has_a_line_and_a_row_with_all_about_it(batch: Run, folder
         assert recipe.fields == line["request"]
         assert line["status"] == "done" and line["error"] is None and line["backend"] == "fake"
         assert set(line["timings"]) >= {"queued", "denoising", "total"} and "cost_usd" in line
-    with (folder / "out/manifest.csv").open(newline="") as file:
+    with (folder / "out/manifest.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     assert [row["prompt"] for row in rows] == [f"fox {number}" for number in range(1, 11)]
     assert [row["file"] for row in rows] == [line["file"] for line in lines]
@@ -90,7 +90,7 @@ def test_a_text_that_looks_like_a_formula_is_no_formula_in_the_table(
 ) -> None:
     formula = '=HYPERLINK("http://a.b","{x|y}")'
     assert batch(f"{formula}\n+1\n-1\n@SUM(A1)\n") == 0
-    with (folder / "out/manifest.csv").open(newline="") as file:
+    with (folder / "out/manifest.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     assert rows[0]["prompt"] == '\'=HYPERLINK("http://a.b","x")'
     assert rows[0]["template"] == f"'{formula}"

@@ -25,8 +25,9 @@ from PIL import Image
 from shared.backends.config import read_backends
 from shared.backends.fake import FakeBackend
 from shared.backends.router import Router
-from shared.checkpoints import CHECKPOINTS, ON_A_GPU
+from shared.checkpoints import CHECKPOINTS, ON_A_GPU, SAMPLER_NAMES
 from shared.contract import (
+    DRAW_A_SEED,
     GUIDANCE,
     MAX_PROMPT,
     NUM_IMAGES,
@@ -80,11 +81,12 @@ async def test_the_limits_of_a_request_are_in_the_schema(client: Client) -> None
         ("seed", SEED),
         ("num_images", NUM_IMAGES),
     ):
-        assert (schema[name]["minimum"], schema[name]["maximum"]) == (limit.low, limit.high)
+        low = DRAW_A_SEED if name == "seed" else limit.low
+        assert (schema[name]["minimum"], schema[name]["maximum"]) == (low, limit.high)
     assert schema["prompt"]["maxLength"] == MAX_PROMPT
     assert schema["checkpoint"]["enum"] == [row.name for row in CHECKPOINTS]
     assert schema["width"]["multipleOf"] == 16
-    assert schema["scheduler"]["enum"] == ["unipc", "euler", "lcm"]
+    assert schema["scheduler"]["enum"] == [*SAMPLER_NAMES]
     assert schema["backend"]["enum"] == ["auto", "local", "fake"]
     assert schema["backend"]["default"] == "fake"
     assert schema["wait_seconds"]["maximum"] < 60

@@ -53,6 +53,18 @@ def test_an_error_has_our_code_what_was_wrong_and_what_to_do(serve: Serve) -> No
     assert "steps=500" in refused.value.message and "Next: Use steps=100." in refused.value.message
 
 
+def test_its_numbers_may_be_spelt_as_other_programs_do(serve: Serve) -> None:
+    with serve(FakeBackend()) as url:
+        for seed, steps in ((7.0, "4"), ("7", 4.0)):
+            job = connect(url).submit("a fox", seed=seed, steps=steps, api_name="/generate")
+            job.result(timeout=60)
+            [done] = [event for event in job.outputs() if event.get("type") == "done"]
+            request = done["result"]["request"]
+            assert (request["seed"], request["steps"]) == (7, 4)
+        with pytest.raises(AppError, match=r"seed=7\.5 is not a whole number"):
+            connect(url).predict("a fox", seed=7.5, api_name="/generate")
+
+
 def test_it_counts_against_the_limit_that_its_key_has_in_the_api(serve: Serve) -> None:
     with serve(FakeBackend(), keys=("mine", "theirs"), requests_per_minute=2) as url:
         mine, theirs = (

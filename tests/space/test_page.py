@@ -82,6 +82,24 @@ def test_an_error_is_a_sentence_with_a_next_step_and_loses_nothing(serve: Serve,
         expect(tab.locator("#draw")).to_be_visible()
 
 
+def test_a_number_of_the_form_is_never_rounded(serve: Serve, tab: Page) -> None:
+    with serve(FakeBackend()) as url:
+        visit(tab, url)
+        notice = tab.get_by_role("alert")
+        tab.fill("#pictures input", "2.5")
+        draw(tab, "a fox in the snow")
+        expect(notice).to_contain_text("Pictures=2.5 is not a whole number from 1 to 16.")
+        tab.fill("#pictures input", "2")
+        tab.check("#lock input")
+        tab.fill("#seed input", "99999999999999999999")
+        draw(tab, "a fox in the snow")
+        expect(notice).to_contain_text("seed=more than 9007199254740991 is not a whole number")
+        tab.fill("#seed input", "-1")
+        draw(tab, "a fox in the snow")
+        tab.wait_for_selector("figure img")
+        assert int(tab.input_value("#seed input")) >= 0
+
+
 @pytest.mark.parametrize("fault", [OutOfMemory("No room.", "Ask for less."), ValueError("hidden")])
 def test_a_failure_of_the_backend_is_told_without_a_traceback(
     serve: Serve, tab: Page, fault: Exception
