@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from io import BytesIO
 
-from PIL import Image
-
-from shared.images import thumbnail
+from shared.images import facts, thumbnail
 
 SMALLEST = 64
 """Pixels of the longer side; below that a picture shows nothing."""
@@ -58,6 +55,5 @@ def mime_type(data: bytes) -> str:
 
 
 def _read(data: bytes, *, is_original: bool) -> Preview:
-    with Image.open(BytesIO(data), formats=("PNG", "WEBP", "JPEG")) as image:
-        kind = f"image/{(image.format or '').lower()}"
-        return Preview(data, kind, image.width, image.height, is_original)
+    of = facts(data)
+    return Preview(data, f"image/{of.format}", of.width, of.height, is_original)
