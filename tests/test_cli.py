@@ -25,6 +25,8 @@ from shared.checkpoints import CHECKPOINTS
 from shared.contract import Event, ImageReady, Step, parse_request
 from shared.errors import InternalError, OutOfMemory
 from shared.images import encode_image, read_recipe
+from tests.images.forms import FIELDS, FORMS
+from tests.images.places import exif, named, saved
 
 ROOT = Path(__file__).parents[1]
 UseFake = Callable[..., None]
@@ -225,6 +227,34 @@ def test_a_picture_of_a1111_is_used_and_what_we_lack_is_said(
     assert run("generate", "--from", "theirs.png") == 0
     assert names(folder / "outputs") == ["a-castle-42.png"]
     assert "Not used: Sampler: DPM++ 2M, Model: dream" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_pictures_of_other_programs_are_inspected_and_used(
+    folder: Path, use_fake: UseFake, capsys: Capture, form: str
+) -> None:
+    writer, text, unused = FORMS[form]
+    use_fake()
+    (folder / "theirs.png").write_bytes(named("parameters", text))
+    assert run("inspect", "theirs.png", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["writer"], told["fields"]) == (writer, FIELDS)
+    argv = ["generate", "--from", "theirs.png", "--width", "256", "--out", "ours.png"]
+    assert run(*argv) == 0
+    fields = read_recipe(folder / "ours.png").fields
+    assert fields.items() >= (FIELDS | {"width": 256}).items()
+    assert unused in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["generate", "--from"]])
+def test_a_cameras_comment_is_never_drawn(
+    folder: Path, use_fake: UseFake, capsys: Capture, command: list[str]
+) -> None:
+    use_fake()
+    (folder / "camera.jpg").write_bytes(saved("JPEG", exif=exif(b"ASCII\0\0\0Screenshot")))
+    assert run(*command, "camera.jpg") == 2
+    assert error_line(capsys).startswith("error[no_recipe_in_image]: ")
+    assert names(folder) == ["camera.jpg"]
 
 
 def test_a_picture_of_another_revision_comes_with_a_remark(

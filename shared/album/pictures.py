@@ -6,20 +6,17 @@ texts say is left to whoever shows them.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from shared.batch.manifest import Entry, Manifest
 from shared.contract import Timings, clean_text
 from shared.errors import InvalidRequest, NoRecipeInImage, UnreadableImage
 from shared.files import is_folder
-from shared.formats import FORMAT_OF_SUFFIX, PILLOW
-from shared.images import read_recipe
+from shared.formats import FORMAT_OF_SUFFIX
+from shared.images import facts, read_recipe
 from shared.prices import dollars
 
 SHEET = "contact-sheet"
@@ -56,6 +53,8 @@ class Contents:
     failures: list[Entry] = field(default_factory=list)
     left_out: int = 0
     """Files that are no pictures, or that do not say how they were made."""
+    not_unpacked: list[str] = field(default_factory=list)
+    """Paths of pictures whose place on the contact sheet is empty: damaged, or too large."""
 
 
 def read_folder(folder: Path) -> Contents:
@@ -111,9 +110,7 @@ def _of_files(folder: Path, contents: Contents) -> Iterator[Shown]:
         if not _inside(folder, str(path.relative_to(folder))):
             continue
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's remarks on odd files
-                recipe = read_recipe(path)
+            recipe = read_recipe(path)
         except (UnreadableImage, NoRecipeInImage):
             recipe = None
         if recipe and (picture := _shown(folder, path, recipe.fields, {})):
@@ -136,15 +133,14 @@ def _shown(
     folder: Path, path: Path, request: Mapping[str, Any], more: Mapping[str, str | None]
 ) -> Shown | None:
     try:
-        with Image.open(path, formats=PILLOW) as image:
-            size = image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Warning):
+        of = facts(path)
+    except UnreadableImage:
         return None
     texts = {label: request.get(name) for name, label in _LABELS.items()}
-    texts |= {"Size": f"{size[0]} × {size[1]}", **more}
+    texts |= {"Size": f"{of.width} × {of.height}", **more}
     settings = {name: _text(value) for name, value in texts.items() if value not in (None, "")}
     prompt = _text(request.get("prompt", ""))
-    return Shown(path.relative_to(folder).as_posix(), prompt, settings, size)
+    return Shown(path.relative_to(folder).as_posix(), prompt, settings, (of.width, of.height))
 
 
 def _text(value: object) -> str:

@@ -36,10 +36,10 @@ def sheets(folder: Path, contents: Contents) -> Iterator[bytes]:
     for number, page in enumerate(pages, 1):
         count = f"{len(pictures):,} picture{'s' if len(pictures) > 1 else ''}"
         where = f" · sheet {number} of {len(pages)}" if len(pages) > 1 else ""
-        yield _png(_sheet(folder, page, contents.name, f"{count}{where}"))
+        yield _png(_sheet(folder, page, contents, f"{count}{where}"))
 
 
-def _sheet(folder: Path, pictures: Sequence[Shown], title: str, remark: str) -> Image.Image:
+def _sheet(folder: Path, pictures: Sequence[Shown], contents: Contents, remark: str) -> Image.Image:
     columns = min(COLUMNS, max(3, math.ceil(math.sqrt(len(pictures)))), len(pictures))
     rows = math.ceil(len(pictures) / columns)
     height = _cell_height(pictures)
@@ -53,13 +53,14 @@ def _sheet(folder: Path, pictures: Sequence[Shown], title: str, remark: str) -> 
     )
     pen = ImageDraw.Draw(sheet)
     room = sheet.width - 2 * _MARGIN
-    pen.text((_MARGIN, _MARGIN), _fitted(title, 26, room), _INK, _font(26))
+    pen.text((_MARGIN, _MARGIN), _fitted(contents.name, 26, room), _INK, _font(26))
     pen.text((_MARGIN, _MARGIN + 38), _fitted(remark, 14, room), _FAINT, _font(14))
     for index, picture in enumerate(pictures):
         row, column = divmod(index, columns)
         left = _MARGIN + column * (_SIDE + _GAP)
         top = _MARGIN + _TITLE + row * (height + _LABEL + _GAP)
-        _picture(sheet, folder / picture.path, (left, top), height)
+        if not _picture(sheet, folder / picture.path, (left, top), height):
+            contents.not_unpacked.append(picture.path)
         _label(pen, picture, (left, top + height + 8))
     return sheet
 
@@ -70,17 +71,19 @@ def _cell_height(pictures: Sequence[Shown]) -> int:
     return round(_SIDE * max(heights))
 
 
-def _picture(sheet: Image.Image, path: Path, corner: tuple[int, int], height: int) -> None:
-    """The picture in the middle of its cell; what cannot be read leaves the cell empty."""
+def _picture(sheet: Image.Image, path: Path, corner: tuple[int, int], height: int) -> bool:
+    """The picture in the middle of its cell; what cannot be read leaves the cell empty, and is False."""
     left, top = corner
     try:
         small = small_image(path, _SIDE)
     except UnreadableImage:
-        small = Image.new("RGB", (_SIDE, height), _FRAME)
+        sheet.paste(Image.new("RGB", (_SIDE, height), _FRAME), corner)
+        return False
     small.thumbnail((_SIDE, height), Image.Resampling.LANCZOS)
     if small.size != (_SIDE, height):
         sheet.paste(Image.new("RGB", (_SIDE, height), _FRAME), corner)
     sheet.paste(small, (left + (_SIDE - small.width) // 2, top + (height - small.height) // 2))
+    return True
 
 
 def _label(pen: ImageDraw.ImageDraw, picture: Shown, corner: tuple[int, int]) -> None:

@@ -10,10 +10,12 @@ from shared.album.page import page
 from shared.album.pictures import SHEET, read_folder
 from shared.album.sheet import sheets
 from shared.cli.parser import Commands
+from shared.contract import clean_text
 from shared.errors import OutputExists
 from shared.files import clear_errors, write_atomically
 
 _OURS = b"cygnet gallery"
+_MOST_NAMED = 5
 
 
 def add(commands: Commands) -> None:
@@ -32,6 +34,10 @@ def _gallery(args: argparse.Namespace) -> None:
         with clear_errors(stale):
             stale.unlink()
         number += 1
+    if unseen := contents.not_unpacked:
+        named = ", ".join(map(clean_text, unseen[:_MOST_NAMED]))
+        more = f" and {len(unseen) - _MOST_NAMED:,} more" if len(unseen) > _MOST_NAMED else ""
+        print(f"Empty on the sheet, damaged or too large: {named}{more}.", file=sys.stderr)
     if contents.left_out:
         count = f"{contents.left_out:,} that cannot be shown or do not say how they were made"
         print(f"Left out: {count}.", file=sys.stderr)

@@ -16,13 +16,12 @@ from shared.backends import Backend, find_backend
 from shared.backends.config import AUTO, read_backends
 from shared.checkpoints import get_checkpoint
 from shared.cli.ctrl_c import CtrlC
-from shared.cli.inspect import read
 from shared.cli.parser import Commands
 from shared.cli.request import FLAGS, add_request_options, resolve_checkpoint
 from shared.contract import Done, GenerationRequest, GenerationResult, ImageReady, parse_request
 from shared.errors import Cancelled, CygnetError, GenerationError, InternalError, InvalidRequest
 from shared.formats import FORMATS, IN_WORDS
-from shared.images import Recipe
+from shared.images import Recipe, read_recipe
 from shared.outputs import Outputs, format_of
 from shared.settings import settings
 
@@ -101,7 +100,7 @@ def _request(args: argparse.Namespace) -> tuple[GenerationRequest, list[str]]:
             "Give one of the two.",
             ("output_format",),
         )
-    recipe = read(args.source) if args.source else Recipe("cygnet", {})
+    recipe = read_recipe(args.source) if args.source else Recipe("cygnet", {})
     request = parse_request(recipe.fields | fields, FLAGS)
     return request, _remarks(recipe if args.source else None, request)
 

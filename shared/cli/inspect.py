@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import warnings
 from pathlib import Path
 
 from shared import console
 from shared.cli.parser import Commands
-from shared.images import Recipe, read_recipe
+from shared.images import read_recipe
 
 
 def add(commands: Commands) -> None:
@@ -21,14 +20,8 @@ def add(commands: Commands) -> None:
 
 
 def _inspect(args: argparse.Namespace) -> None:
-    recipe = read(args.file)
+    recipe = read_recipe(args.file)
     if args.json:
         print(json.dumps(dataclasses.asdict(recipe), indent=2))
     else:
         console.print_recipe(recipe)
-
-
-def read(path: Path) -> Recipe:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd files; the error line says it
-        return read_recipe(path)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from io import BytesIO
 
-from PIL import Image
-
-from shared.formats import PILLOW, media_type
-from shared.images import thumbnail
+from shared.formats import media_type
+from shared.images import facts, thumbnail
 
 SMALLEST = 64
 """Pixels of the longer side; below that a picture shows nothing."""
@@ -59,6 +56,5 @@ def mime_type(data: bytes) -> str:
 
 
 def _read(data: bytes, *, is_original: bool) -> Preview:
-    with Image.open(BytesIO(data), formats=PILLOW) as image:
-        kind = media_type((image.format or "").lower())
-        return Preview(data, kind, image.width, image.height, is_original)
+    of = facts(data)
+    return Preview(data, media_type(of.format), of.width, of.height, is_original)

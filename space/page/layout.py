@@ -72,7 +72,7 @@ def create_page(workshop: Workshop, concurrency: int = 16, max_queued: int = 64)
         for work_done in drawn:
             work_done.then(past.strip, kept, strip, js=ENDED, **QUIET)
 
-        upload.upload(restore.from_file, upload, [said, *asked.settings], **QUIET)
+        upload.upload(restore.restoring(workshop), upload, [said, *asked.settings], **RESTORE)
         on_stage.use(_use, None, [said, *asked.settings], **QUIET)
         on_stage.seed(_use_seed, None, [asked.seed, asked.lock], **QUIET)
         on_stage.remove(past.remove, kept, [on_stage, said], **QUIET).then(
@@ -95,6 +95,13 @@ def create_page(workshop: Workshop, concurrency: int = 16, max_queued: int = 64)
     page.temp_file_sets.append(workshop.files)
     return page.queue(max_size=max_queued)
 
+
+RESTORE: dict[str, Any] = QUIET | {
+    "queue": True,
+    "concurrency_limit": restore.AT_ONCE,
+    "concurrency_id": "restore",
+}
+"""What is answered soon, but not to any number at once."""
 
 LIVE: dict[str, Any] = {
     "concurrency_id": "page",

@@ -6,6 +6,7 @@ not at all.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,26 @@ from shared.errors import CygnetError, InvalidRequest
 from shared.images import Recipe, read_recipe
 from space.page import form
 from space.page.markup import error_notice, notice, pressed
+from space.page.workshop import Workshop
+
+AT_ONCE = 2
+"""Pictures whose settings are read."""
+
+
+def restoring(workshop: Workshop) -> Any:
+    """The page's handler of an uploaded picture. Each counts as a request of its key, and few are read at
+    a time, also of calls that pass Gradio's queue by."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def restore(browser: gr.Request, path: str) -> list[Any]:
+        try:
+            workshop.count(browser)
+        except CygnetError as error:
+            return [error_notice(error), *form.unchanged()]
+        async with places:
+            return await asyncio.to_thread(from_file, path)
+
+    return restore
 
 
 def from_file(path: str) -> list[Any]:

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 class Workshop:
     """Draws, keeps, and measures. The gallery may fail; a picture is shown all the same.
 
-    `limit` counts a generation for a key, and raises `RateLimited`.
+    `limit` counts a request for a key, and raises `RateLimited`.
     """
 
     def __init__(self, backend: Backend, gallery: Gallery, limit: Callable[[str], None]) -> None:
@@ -40,12 +40,16 @@ class Workshop:
         self.files: set[str] = set()
         """Those that Gradio serves; when they are a day old it deletes them, and takes them out."""
 
+    def count(self, browser: gr.Request) -> None:
+        """Count a request of the caller's. Raises `RateLimited`."""
+        self._limit(key_of(browser))
+
     async def events(
         self, request: GenerationRequest, browser: gr.Request
     ) -> AsyncGenerator[Event, None]:
         """The backend's, until the work is done. Raises `CygnetError` for whatever goes wrong."""
         try:
-            self._limit(key_of(browser))
+            self.count(browser)
             async with aclosing(self.backend.generate(request)) as events:
                 async for event in events:
                     yield event

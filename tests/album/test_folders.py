@@ -14,6 +14,8 @@ from shared.album.pictures import read_folder
 from shared.album.sheet import sheets
 from shared.batch.manifest import Failure
 from tests.album.conftest import line, put
+from tests.images.forms import FORMS, PROMPT
+from tests.images.places import exif, named, saved
 
 Capture = pytest.CaptureFixture[str]
 
@@ -152,3 +154,31 @@ def test_a_picture_that_breaks_after_it_was_listed_leaves_its_place_empty(folder
     contents = read_folder(folder)
     path.write_bytes(path.read_bytes()[:900])
     assert len(list(sheets(folder, contents))) == 1
+    assert contents.not_unpacked == ["fox.png"]
+
+
+def test_a_picture_that_cannot_be_shown_small_is_named(folder: Path, capsys: Capture) -> None:
+    put(folder / "out", "whole")
+    data = put(folder / "out", "damaged").read_bytes()
+    pixels = data.index(b"IDAT") + 4
+    (folder / "out/damaged.png").write_bytes(data[:pixels] + b"\0" * 9 + data[pixels + 9 :])
+    large = Image.new("RGB", (4096, 4096))
+    text = "a fox\nSteps: 20, Sampler: Euler, Seed: 7"
+    large.save(folder / "out/large.webp", exif=exif(b"ASCII\0\0\0" + text.encode()))
+    assert run("out") == 0
+    said = capsys.readouterr().err
+    assert said == "Empty on the sheet, damaged or too large: damaged.png, large.webp.\n"
+    assert shown(folder / "out") == ["damaged.png", "large.webp", "whole.png"]
+
+
+def test_pictures_of_other_programs_are_shown_and_other_texts_left_out(
+    folder: Path, capsys: Capture
+) -> None:
+    (folder / "out").mkdir()
+    for number, (_, text, _) in enumerate(FORMS.values()):
+        (folder / f"out/{number:02}.png").write_bytes(named("parameters", text))
+    camera = saved("JPEG", exif=exif(b"ASCII\0\0\0Hisilicon K3"))
+    (folder / "out/camera.jpg").write_bytes(camera)
+    assert run("out") == 0
+    assert capsys.readouterr().err.startswith("Left out: 1 that cannot be shown")
+    assert {picture.prompt for picture in read_folder(folder / "out").pictures} == {PROMPT}

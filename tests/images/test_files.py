@@ -26,6 +26,7 @@ from shared.images import (
     MAX_PIXELS,
     MAX_TEXT,
     SAMPLER_NAMES,
+    Recipe,
     a1111_text,
     encode_image,
     parse_a1111,
@@ -55,6 +56,12 @@ Model hash: abcdef, Model: dream, Lora hashes: "a: 1, b: 2", Version: v1.9"""
 
 def request(**fields: Any) -> GenerationRequest:
     return parse_request({"prompt": "a fox", "seed": 1} | fields)
+
+
+def read_a1111(text: str) -> Recipe:
+    recipe = parse_a1111(text)
+    assert recipe
+    return recipe
 
 
 def with_text(**chunks: str) -> bytes:
@@ -162,7 +169,7 @@ def test_our_a1111_text_gives_back_what_it_can_say(
         checkpoint=checkpoint,
         negative_prompt="cats",
     )
-    assert parse_request(parse_a1111(a1111_text(asked)).fields) == asked
+    assert parse_request(read_a1111(a1111_text(asked)).fields) == asked
 
 
 def test_a_picture_of_a1111_is_read_and_what_we_lack_is_reported() -> None:
@@ -190,7 +197,7 @@ def test_a_picture_of_a1111_is_read_and_what_we_lack_is_reported() -> None:
 
 @pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M Karras", "DDIM"])
 def test_a_sampler_that_we_lack_is_left_out(sampler: str) -> None:
-    recipe = parse_a1111(f"a\nSteps: 2, Sampler: {sampler}, Seed: 3")
+    recipe = read_a1111(f"a\nSteps: 2, Sampler: {sampler}, Seed: 3")
     assert "scheduler" not in recipe.fields
     assert recipe.ignored == {"Sampler": sampler}
 
@@ -200,20 +207,21 @@ def test_every_scheduler_has_a_name_that_a1111_knows() -> None:
 
 
 def test_values_beyond_our_limits_are_refused_by_the_request_and_not_lost() -> None:
-    recipe = parse_a1111("a\nSteps: 150, Seed: -2, CFG scale: nan, Size: 100x100")
+    recipe = read_a1111("a\nSteps: 150, Seed: -5, CFG scale: nan, Size: 100x100")
     with pytest.raises(InvalidRequest) as refusal:
         parse_request(recipe.fields)
     assert set(refusal.value.fields) == {"steps", "seed", "guidance_scale", "width", "height"}
 
 
-def test_a_text_without_settings_is_a_prompt() -> None:
-    assert parse_a1111("just, a: prompt").fields["prompt"] == "just, a: prompt"
+def test_a_text_without_settings_is_no_recipe() -> None:
+    assert parse_a1111("just, a: prompt") is None
 
 
 @given(st.text() | st.text('aS:,"\\ \n-/x1').map(lambda text: f"a\nSteps: 1, Seed: 2, {text}"))
 def test_any_a1111_text_is_read_without_a_crash(text: str) -> None:
+    recipe = parse_a1111(text)
     try:
-        parse_request(parse_a1111(text).fields)
+        parse_request(recipe.fields if recipe else {})
     except CygnetError as error:
         assert error.next_step
 
@@ -222,6 +230,7 @@ def test_any_a1111_text_is_read_without_a_crash(text: str) -> None:
 def test_the_longest_a1111_text_is_read_in_seconds_at_most(piece: str) -> None:
     started = time.process_time()
     parse_a1111(piece * (MAX_TEXT // len(piece)))
+    parse_a1111("Steps: 2, Seed: 3, " + piece * (MAX_TEXT // len(piece)))
     assert time.process_time() - started < 2
 
 
