@@ -17,7 +17,7 @@ from shared.contract import Done, Event, GenerationRequest, ImageReady, Queued, 
 from shared.errors import Cancelled, DataUnusable, DiskFull, InvalidCall, NotFound, QueueFull
 from shared.store import Store, Terms
 from shared.store.database import _SCHEMA_1
-from shared.store.store import MAX_ATTEMPTS
+from shared.store.suspects import MAX_ATTEMPTS
 
 REQUEST = parse_request({"prompt": "a fox", "seed": 7, "steps": 2, "num_images": 2})
 

@@ -27,6 +27,8 @@ async def warm_up(backend: Backend) -> None:
         await collect(backend.generate(parse_request(smallest)))
     except CygnetError as error:  # each request will get it too
         log.error("the checkpoint could not be loaded: %s", error)
+    except Exception:
+        log.exception("the checkpoint could not be loaded")
 
 
 async def prune(store: Store, options: ApiOptions, then: Callable[[], None]) -> None:

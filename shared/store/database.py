@@ -67,7 +67,16 @@ CREATE INDEX deliveries_by_due ON deliveries (due);
 _SCHEMA_3 = """
 ALTER TABLE jobs ADD COLUMN attended INTEGER NOT NULL DEFAULT 0;
 """
-_UPGRADES = (_SCHEMA_1, _SCHEMA_2, _SCHEMA_3)
+_SCHEMA_4 = """
+ALTER TABLE jobs ADD COLUMN suspect INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN began INTEGER;
+CREATE TABLE deaths (
+    job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+    place INTEGER NOT NULL
+) STRICT;
+CREATE INDEX deaths_by_job ON deaths (job);
+"""
+_UPGRADES = (_SCHEMA_1, _SCHEMA_2, _SCHEMA_3, _SCHEMA_4)
 """Each brings a file from the version that is its place here to the next. Never change one that
 was released: append."""
 
