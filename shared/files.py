@@ -23,6 +23,17 @@ _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, er
 _TEMPORARY = re.compile(r"\.cygnet-[0-9a-f]{16}")
 
 
+def native(name: str) -> str:
+    """A name of a file as this process spells it, so that the disk has it in UTF-8: in a locale whose
+    encoding lacks its letters, and in another one later, it is the same file."""
+    return os.fsdecode(name.encode("utf-8", "surrogateescape"))
+
+
+def as_text(name: str) -> str:
+    """A name of a file, as the system gave it, as text that can be written anywhere."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
 def is_folder(name: str) -> bool:
     """Whether there is a folder of that name; unlike `Path.is_dir`, never an error."""
     try:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import get_args
 
 from shared.checkpoints import CHECKPOINTS, SchedulerName, add_folder
-from shared.cli.parser import NUMBER
+from shared.cli.parser import NUMBER, text
 from shared.files import is_folder
 
 
 def add_request_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """The fields of a request but the prompt, under their own names; `parse_request` checks them."""
     group = parser.add_argument_group("request", "What is left out, the checkpoint fills in.")
-    group.add_argument("--negative-prompt", metavar="TEXT", help="what to avoid")
+    group.add_argument("--negative-prompt", type=text, metavar="TEXT", help="what to avoid")
     group.add_argument("--width", **NUMBER, help="pixels")
     group.add_argument("--height", **NUMBER, help="pixels")
     group.add_argument("--steps", **NUMBER, help="denoising steps, 1 to 100")

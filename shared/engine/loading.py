@@ -201,7 +201,7 @@ class _Source:
 
     def json(self, name: str) -> dict[str, Any]:
         with self.reading(name):
-            return json.loads((self.folder / name).read_text())
+            return json.loads((self.folder / name).read_bytes())
 
     def lora(self, lora: Lora) -> Path:
         """The file of a LoRA: beside the checkpoint, or in a repository of its own."""
