@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -57,6 +58,15 @@ def check_folder(folder: Path, *, private: bool = False) -> None:
             raise NotADirectoryError(errno.ENOTDIR, "it is not a folder") from None
         with _temporary(folder) as temporary:
             temporary.touch(exist_ok=False)
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Prove that a file of so many bytes can be made in `folder`: a quota may allow less than there
+    is. Raises `OutputUnwritable` or `DiskFull`."""
+    with clear_errors(folder), _temporary(folder) as temporary:
+        if shutil.disk_usage(folder).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        temporary.write_bytes(bytes(size))
 
 
 def _make_folder(folder: Path, mode: int) -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from shared.api.chores import prune, warm_up
+from shared.api.chores import check_room, prune, warm_up
 from shared.api.deliverer import Deliverer
 from shared.api.fair_queue import FairQueue
 from shared.api.job_service import Load
@@ -207,7 +207,10 @@ class Runner:
             return BackendStatus(
                 name=self.backend.name, healthy=False, warm=False, detail=_stopping().message
             )
-        return await self.backend.status()
+        status = await self.backend.status()
+        if why_not := await check_room(self.store):
+            return status.model_copy(update={"healthy": False, "detail": why_not})
+        return status
 
     async def load(self) -> Load:
         return Load(self.store.queued(), len(self._running))

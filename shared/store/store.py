@@ -29,17 +29,25 @@ from shared.errors import (
 from shared.store.database import Database
 from shared.store.deliveries import Deliveries
 from shared.store.image_files import ImageFiles, file_name, not_found
+from shared.store.pruner import Pruner
 from shared.store.records import PLAIN, Job, Status, StoredEvent, StoredImage, Terms
 from shared.store.rows import append, insert_event, read_job
 from shared.store.suspects import Suspects
 
+
 class Store:
     """One folder of jobs, which belongs to one process at a time.
 
-    Every method may raise `DiskFull` or `DataUnusable`. `now` tells the time.
+    Every method may raise `DiskFull` or `DataUnusable`. `now` tells the time, `uptime` seconds that
+    no change of the clock can move.
     """
 
-    def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        now: Callable[[], float] = time.time,
+        uptime: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._files = ImageFiles(folder / "images")
         self._now = now
         self._db = Database(folder / "jobs.sqlite3")
@@ -47,6 +55,7 @@ class Store:
         self.suspects = Suspects(self._db)
         with self._db.reading() as db:
             rows = db.execute("SELECT id, format FROM images").fetchall()
+        self._pruner = Pruner(self._db, self._files, now, uptime)
         self._files.remove_strays({file_name(row["id"], row["format"]) for row in rows})
 
     def close(self) -> None:
@@ -150,7 +159,7 @@ class Store:
             if number is None:
                 return None
             row = db.execute(
-                "UPDATE jobs SET status = 'running', started = ?, attempts = attempts + 1, began ="
+                "UPDATE jobs SET status = 'running', started = max(?, created), attempts = attempts + 1, began ="
                 " (SELECT ifnull(max(id), 0) FROM events WHERE job = jobs.id)"
                 " WHERE number = ? RETURNING *",
                 (self._now(), number),
@@ -236,7 +245,8 @@ class Store:
             if not self._open(job):
                 return False
             db.execute(
-                "UPDATE jobs SET status = ?, finished = ?, result = ?, error = ? WHERE id = ?",
+                "UPDATE jobs SET status = ?, finished = max(?, ifnull(started, created)),"
+                " result = ?, error = ? WHERE id = ?",
                 (status, self._now(), result or None, error or None, job),
             )
             db.execute("UPDATE events SET preview = NULL WHERE job = ?", (job,))
@@ -289,28 +299,16 @@ class Store:
     # What is let go
 
     def prune(self, max_age: float, max_bytes: int) -> int:
-        """Remove ended jobs with their images, oldest first; how many.
+        """Remove ended jobs with their images, oldest first; how many. See `Pruner`.
 
-        Those that ended more than `max_age` seconds ago, then more until the images that are left
-        take at most `max_bytes`.
+        Those that ended more than `max_age` seconds ago, then more until what is left, rows and
+        images, takes at most `max_bytes`.
         """
-        doomed: list[StoredImage] = []
-        removed = 0
-        with self._db.transaction() as db:
-            kept = db.execute("SELECT ifnull(sum(size), 0) FROM images").fetchone()[0]
-            while row := db.execute(
-                "SELECT * FROM jobs WHERE finished IS NOT NULL ORDER BY finished LIMIT 1"
-            ).fetchone():
-                if kept <= max_bytes and row["finished"] >= self._now() - max_age:
-                    break
-                images = read_job(db, row).images
-                db.execute("DELETE FROM jobs WHERE id = ?", (row["id"],))
-                kept -= sum(image.size for image in images)
-                doomed += images
-                removed += 1
-        for image in doomed:
-            self._files.remove(image)
-        return removed
+        return self._pruner.prune(max_age, max_bytes)
+
+    def check_room(self, size: int) -> None:
+        """Raises `DiskFull` or `OutputUnwritable` if a file of so many bytes cannot be kept."""
+        self._files.check_room(size)
 
 
 def _base64(data: bytes) -> str:

@@ -146,7 +146,7 @@ async def test_of_thirty_jobs_exactly_the_one_that_kills_fails(tmp_path: Path, s
     while not await Process(tmp_path, poison(step)).live():
         lives += 1
     assert lives == 2 + MAX_ATTEMPTS  # once among the others, then alone; and one life without it
-    assert ended(tmp_path) == {prompt: "succeeded" for prompt in SWANS} | {"poison": "failed"}
+    assert ended(tmp_path) == dict.fromkeys(SWANS, "succeeded") | {"poison": "failed"}
     told = error_of(tmp_path, "poison")
     assert f"died {MAX_ATTEMPTS} times while this job, and no other, was at work" in told
 
@@ -161,7 +161,7 @@ async def test_what_kills_at_a_different_place_each_time_is_found_too(tmp_path: 
         if await Process(tmp_path, fatal).live():
             break
     assert lives == 2 + MAX_DEATHS
-    assert ended(tmp_path) == {prompt: "succeeded" for prompt in SWANS} | {"poison": "failed"}
+    assert ended(tmp_path) == dict.fromkeys(SWANS, "succeeded") | {"poison": "failed"}
 
 
 async def test_a_few_kills_of_a_job_that_gets_on_do_not_end_it(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ async def test_a_load_that_kills_ends_the_job_that_alone_asked_for_it(tmp_path: 
 
     while not await Process(tmp_path, no_memory).live():
         pass
-    assert ended(tmp_path) == {prompt: "succeeded" for prompt in SWANS} | {"poison": "failed"}
+    assert ended(tmp_path) == dict.fromkeys(SWANS, "succeeded") | {"poison": "failed"}
 
 
 async def test_a_process_that_was_told_to_stop_and_then_killed_speaks_against_no_job(
