@@ -73,7 +73,7 @@ def test_a_folder_of_such_names_is_laid_out(folder: Path, with_manifest: bool) -
 def test_a_name_that_is_no_text_at_all_is_laid_out_too(folder: Path, locale: str) -> None:
     cygnet("generate", "a fox", "--backend", "fake", "--out", "made/fox.png")
     try:
-        os.rename(b"made/fox.png", b"made/caf\xe9.png")
+        Path("made/fox.png").rename(os.fsdecode(b"made/caf\xe9.png"))
     except OSError:
         pytest.skip("this disk takes names in UTF-8 only")
     cygnet("gallery", "made", locale=locale)

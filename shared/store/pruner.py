@@ -62,7 +62,7 @@ class Pruner:
             self._files.remove(image)
         if removed:
             with self._db.reading() as db:
-                db.execute("PRAGMA incremental_vacuum").fetchall()
+                db.executescript("PRAGMA incremental_vacuum")  # `execute` would free one page
         return removed
 
     def _is_steady(self) -> bool:

@@ -159,8 +159,9 @@ class Store:
             if number is None:
                 return None
             row = db.execute(
-                "UPDATE jobs SET status = 'running', started = max(?, created), attempts = attempts + 1, began ="
-                " (SELECT ifnull(max(id), 0) FROM events WHERE job = jobs.id)"
+                "UPDATE jobs SET status = 'running', started = max(?, created),"
+                " attempts = attempts + 1,"
+                " began = (SELECT ifnull(max(id), 0) FROM events WHERE job = jobs.id)"
                 " WHERE number = ? RETURNING *",
                 (self._now(), number),
             ).fetchone()
