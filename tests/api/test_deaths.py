@@ -236,7 +236,7 @@ async def test_a_stop_excuses_what_runs_before_it_waits_for_it(tmp_path: Path) -
     process = Process(tmp_path, never)
     held = asyncio.Event()
 
-    async def generate(_request: GenerationRequest) -> AsyncGenerator[Event, None]:
+    async def generate(request: GenerationRequest) -> AsyncGenerator[Event, None]:
         yield Queued(position=0)
         held.set()
         await asyncio.Event().wait()
