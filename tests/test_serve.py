@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -129,29 +128,6 @@ def test_after_a_kill_finished_images_are_whole_and_all_other_work_is_done(start
             for image in done["images"]:
                 found = http.get(image["url"]).content
                 assert read_recipe(found).fields["seed"] == 7 + image["index"]
-    assert stop(server)[0] == 0
-
-
-def test_kills_while_the_weights_load_and_while_it_draws_fail_no_job(start: Start) -> None:
-    """The real engine, and real kills: of one that loads, twice, and of two that draw."""
-    draws = ("--backend", "local")
-    environment = {"CYGNET_CHECKPOINT": "cygnet-tiny-fast"}
-    jobs: list[str] = []
-    for moment in ("loading", "drawing", "loading", "drawing"):
-        server = start("", draws, **environment)
-        with client(server) as http:
-            wanted = {"prompt": "a swan", "steps": 8}
-            while len(jobs) < 6:
-                jobs.append(http.post("/v1/jobs", json=wanted).json()["id"])
-            while moment == "drawing" and not http.get("/readyz").json()["running"]:
-                time.sleep(0.05)
-        server.kill()
-        server.wait()
-    server = start("", draws, **environment)
-    with client(server) as http:
-        for job in jobs:
-            *_, (_, last) = events(http, job)
-            assert last["type"] == "done"
     assert stop(server)[0] == 0
 
 
