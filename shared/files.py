@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +22,17 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 _TEMPORARY = re.compile(r"\.cygnet-[0-9a-f]{16}")
+
+
+def native(name: str) -> str:
+    """A name of a file as this process spells it, so that the disk has it in UTF-8: in a locale whose
+    encoding lacks its letters, and in another one later, it is the same file."""
+    return os.fsdecode(name.encode("utf-8", "surrogateescape"))
+
+
+def as_text(name: str) -> str:
+    """A name of a file, as the system gave it, as text that can be written anywhere."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def is_folder(name: str) -> bool:
@@ -46,6 +58,15 @@ def check_folder(folder: Path, *, private: bool = False) -> None:
             raise NotADirectoryError(errno.ENOTDIR, "it is not a folder") from None
         with _temporary(folder) as temporary:
             temporary.touch(exist_ok=False)
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Prove that a file of so many bytes can be made in `folder`: a quota may allow less than there
+    is. Raises `OutputUnwritable` or `DiskFull`."""
+    with clear_errors(folder), _temporary(folder) as temporary:
+        if shutil.disk_usage(folder).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        temporary.write_bytes(bytes(size))
 
 
 def _make_folder(folder: Path, mode: int) -> None:

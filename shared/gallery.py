@@ -24,9 +24,10 @@ from shared.errors import NotFound, UnreadableImage
 from shared.files import check_folder, write_atomically
 from shared.formats import SUFFIXES
 from shared.images import read_recipe
-from shared.store.database import sqlite_errors
+from shared.store.database import sqlite_errors, together, upgrade
+from shared.store.wal import check_log
 
-_SCHEMA = """
+_SCHEMA_1 = """
 CREATE TABLE IF NOT EXISTS pictures (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL,
@@ -86,6 +87,7 @@ class Gallery:
         self._now = now
         self._lock = threading.Lock()
         check_folder(folder, private=True)
+        check_log(folder / "gallery.sqlite3", shared=True)
         with sqlite_errors(folder):
             self._connection = sqlite3.connect(
                 folder / "gallery.sqlite3", timeout=_WAIT, check_same_thread=False
@@ -93,7 +95,8 @@ class Gallery:
             self._connection.row_factory = sqlite3.Row
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
-            self._connection.execute(_SCHEMA)
+            with together(self._connection):
+                upgrade(self._connection, folder, (_SCHEMA_1,))
 
     def close(self) -> None:
         with self._lock:

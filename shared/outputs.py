@@ -11,7 +11,7 @@ from typing import Any
 
 from shared.contract import GenerationRequest, ImageReady
 from shared.errors import InvalidRequest, OutputExists
-from shared.files import check_folder, check_free, is_folder, write_atomically
+from shared.files import check_folder, check_free, is_folder, native, write_atomically
 from shared.formats import FORMAT_OF_SUFFIX, SUFFIXES, OutputFormat
 
 _LONGEST_SLUG = 40
@@ -81,7 +81,7 @@ class Outputs:
         return self._out.with_stem(f"{self._out.stem}-{index + 1}")
 
     def _names(self, seed: int) -> Iterator[Path]:
-        stem = f"{slug(self._request.prompt)}-{seed}"
+        stem = native(f"{slug(self._request.prompt)}-{seed}")
         suffix = SUFFIXES[self._request.output_format]
         yield self._out / f"{stem}{suffix}"
         for count in itertools.count(2):

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from shared.errors import InvalidSetting
@@ -50,6 +58,19 @@ def _pairs(pairs: object) -> object:
     return {name: value for name, _, value in found}
 
 
+def at_home(path: Path) -> Path:
+    """The path, with `~` as the user's folder. Raises `ValueError` if there is no such user."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:  # no such user
+        raise ValueError(str(error)) from None
+
+
+HomePath = Annotated[Path, AfterValidator(at_home)]
+"""A path that may begin with `~`: no shell has read what stands in a unit of systemd, a Dockerfile or
+a client's settings."""
+
+
 class Settings(BaseModel):
     """What the environment says, with defaults for what it leaves out."""
 
@@ -58,10 +79,10 @@ class Settings(BaseModel):
     checkpoint: str = "cygnet-tiny"
     backend: str = "local"
     """What draws where nobody says it: the name of a backend, or auto."""
-    config: Path | None = None
+    config: HomePath | None = None
     """The file that describes backends; None for backends.toml in the user's folder of settings."""
     acceleration: Acceleration = Acceleration()
-    data_dir: Path | None = None
+    data_dir: HomePath | None = None
     """Where jobs and their images are kept; None for the user's data folder of the platform."""
     api_url: Annotated[
         str | None,
@@ -186,10 +207,10 @@ def secret(variable: str) -> str:
 def config_file() -> Path:
     """The file that describes backends, whether it exists or not."""
     if named := settings().config:
-        return named.expanduser()  # no shell has read what stands in a client's settings
-    return platformdirs.user_config_path("cygnet", appauthor=False) / "backends.toml"
+        return named
+    return at_home(platformdirs.user_config_path("cygnet", appauthor=False)) / "backends.toml"
 
 
 def data_folder() -> Path:
     """Where jobs, images and what was spent are kept."""
-    return settings().data_dir or platformdirs.user_data_path("cygnet", appauthor=False)
+    return settings().data_dir or at_home(platformdirs.user_data_path("cygnet", appauthor=False))

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from shared.errors import InvalidSetting
 from shared.settings import VARIABLES, Settings, read_settings, settings
@@ -95,3 +96,31 @@ def test_the_process_reads_its_environment_once(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("CYGNET_CHECKPOINT", "cygnet-tiny")
     assert settings() is first
     assert first.checkpoint == "wan2.1-14b"
+
+
+def path_variables() -> list[str]:
+    """Every variable whose setting is a path, whichever they are."""
+    found = []
+    for variable, (*groups, name) in VARIABLES.items():
+        section: BaseModel = Settings()
+        for group in groups:
+            section = getattr(section, group)
+        if "Path" in repr(type(section).model_fields[name].annotation):
+            found.append(variable)
+    return found
+
+
+@pytest.mark.parametrize("variable", path_variables())
+def test_a_path_may_begin_with_the_home_folder(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    *_, name = VARIABLES[variable]
+    assert getattr(read_settings({variable: "~/swans"}), name) == tmp_path / "swans"
+    assert getattr(read_settings({variable: "/~/swans"}), name) == Path("/~/swans")
+    with pytest.raises(InvalidSetting, match=variable):
+        read_settings({variable: "~no-such-user/swans"})
+
+
+def test_the_paths_among_the_settings_are_found() -> None:
+    assert {"CYGNET_CONFIG", "CYGNET_DATA_DIR"} <= set(path_variables())

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import random
+import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,18 +20,29 @@ from shared.backends.fake import FakeBackend
 from shared.contract import Done, Event, GenerationRequest, ImageReady, Queued, Step, parse_request
 from shared.errors import Cancelled, DataUnusable, DiskFull, InvalidCall, NotFound, QueueFull
 from shared.store import Store, Terms
-from shared.store.database import _SCHEMA_1
-from shared.store.store import MAX_ATTEMPTS
+from shared.store.database import _SCHEMA_1, _UPGRADES
+from shared.store.pruner import STEADY_SECONDS, row_bytes
+from shared.store.suspects import MAX_ATTEMPTS
 
 REQUEST = parse_request({"prompt": "a fox", "seed": 7, "steps": 2, "num_images": 2})
 
 
 class Clock:
+    """A clock that goes with the uptime, and a little further where a test sets it."""
+
     def __init__(self) -> None:
         self.time = 1000.0
+        self.up = 0.0
 
     def __call__(self) -> float:
         return self.time
+
+    def uptime(self) -> float:
+        return self.up
+
+    def wait(self, seconds: float) -> None:
+        self.time += seconds
+        self.up += seconds
 
 
 @pytest.fixture
@@ -42,7 +57,7 @@ def open_store(tmp_path: Path, clock: Clock) -> Iterator[Callable[[], Store]]:
     def open_it() -> Store:
         for store in opened:
             store.close()
-        opened.append(Store(tmp_path / "data", clock))
+        opened.append(Store(tmp_path / "data", clock, clock.uptime))
         return opened[-1]
 
     yield open_it
@@ -69,6 +84,13 @@ def run(store: Store, request: GenerationRequest = REQUEST, owner: str = "") -> 
     for event in events_of(request):
         store.record(job, event)
     return job
+
+
+def size_of(store: Store, tmp_path: Path) -> int:
+    """What the images and the rows take."""
+    images = sum(path.stat().st_size for path in (tmp_path / "data" / "images").iterdir())
+    with store._db.reading() as db:
+        return images + row_bytes(db)
 
 
 def files(store: Store, tmp_path: Path) -> set[str]:
@@ -293,6 +315,99 @@ def test_a_folder_belongs_to_one_process(store: Store, tmp_path: Path) -> None:
         Store(tmp_path / "data")
 
 
+def test_a_folder_stays_its_process_s_own_when_the_database_s_file_is_read_meanwhile(
+    store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "data" / "jobs.sqlite3").read_bytes()  # closing it drops SQLite's own lock
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    for name in ("data", "link"):
+        command = [sys.executable, "-c", _OPEN, str(tmp_path / name)]
+        told = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+        assert "Another process uses" in told.stderr, told.stderr
+
+
+_OPEN = "import sys, pathlib, shared.store; shared.store.Store(pathlib.Path(sys.argv[1]))"
+ROOT = Path(__file__).parents[1]
+
+
+def killed_while_writing(data: Path, version: int) -> sqlite3.Connection:
+    """Leaves in `data` what a process of that version had, of which the newest is in the log alone.
+
+    While the connection is open nothing brings it into the database, as after a kill.
+    """
+    data.mkdir()
+    elsewhere = data.parent / "elsewhere"
+    elsewhere.mkdir()
+    db = sqlite3.connect(elsewhere / "jobs.sqlite3", isolation_level=None)
+    db.execute("PRAGMA journal_mode = WAL")
+    for step in _UPGRADES[:version]:
+        db.executescript(step)
+    db.execute(f"PRAGMA user_version = {version}")
+    for number in range(20):
+        db.execute(
+            "INSERT INTO jobs (id, owner, status, request, fingerprint, created)"
+            " VALUES (?, '', 'queued', ?, '', 1)",
+            (f"{number:032x}", REQUEST.model_dump_json()),
+        )
+    for path in elsewhere.iterdir():
+        shutil.copy(path, data / path.name)
+    return db
+
+
+@pytest.mark.parametrize("version", range(1, len(_UPGRADES) + 1))
+def test_a_folder_of_any_version_is_brought_up_with_what_is_in_its_log_alone(
+    tmp_path: Path, version: int
+) -> None:
+    other = killed_while_writing(tmp_path / "data", version)
+    other.close()
+    assert (tmp_path / "data" / "jobs.sqlite3-wal").stat().st_size > 0
+    store = Store(tmp_path / "data")
+    assert len(store.jobs("", limit=100)) == 20
+    assert store.take()
+    store.close()
+
+
+def _random(log: bytes) -> bytes:
+    return random.Random(1).randbytes(len(log))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _random,
+        lambda log: log[:20],
+        lambda log: b"\0" * len(log),
+        lambda log: log[: len(log) // 2] + _random(log[len(log) // 2 :]),
+        lambda log: log[:32] + bytes([log[32] ^ 1]) + log[33:],
+        lambda log: log[:3000] + bytes([log[3000] ^ 1]) + log[3001:],
+        lambda log: b"SQLite format 3" + log[15:],
+    ],
+)
+def test_a_damaged_log_is_named_and_left_as_it_is(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    killed_while_writing(tmp_path / "data", len(_UPGRADES)).close()
+    log = tmp_path / "data" / "jobs.sqlite3-wal"
+    damaged = damage(log.read_bytes())
+    log.write_bytes(damaged)
+    for _ in range(2):
+        with pytest.raises(DataUnusable, match="holds the newest changes") as refusal:
+            Store(tmp_path / "data")
+        assert str(log) in refusal.value.message
+    assert log.read_bytes() == damaged
+    log.unlink()  # as the next step says
+    Store(tmp_path / "data").close()
+
+
+def test_a_log_whose_last_change_was_not_finished_is_whole(tmp_path: Path) -> None:
+    killed_while_writing(tmp_path / "data", len(_UPGRADES)).close()
+    log = tmp_path / "data" / "jobs.sqlite3-wal"
+    log.write_bytes(log.read_bytes()[:-100])
+    store = Store(tmp_path / "data")
+    assert len(store.jobs("", limit=100)) == 19
+    store.close()
+
+
 def test_a_folder_of_the_version_before_is_brought_up_with_all_that_is_in_it(
     tmp_path: Path,
 ) -> None:
@@ -361,14 +476,107 @@ def test_what_is_old_goes_and_what_has_not_ended_stays(
 
 
 def test_past_the_size_the_oldest_go_first(store: Store, clock: Clock, tmp_path: Path) -> None:
-    jobs = []
+    jobs, sizes = [], []
     for _ in range(4):
         jobs.append(run(store))
+        sizes.append(size_of(store, tmp_path))
         clock.time += 1
-    size = sum(image.size for image in store.job(jobs[0]).images)
-    assert store.prune(max_age=1e9, max_bytes=2 * size) == 2
+    assert store.prune(max_age=1e9, max_bytes=sizes[1]) == 2
     assert [job.id for job in store.jobs("")] == [jobs[3], jobs[2]]
     assert len(files(store, tmp_path)) == 4
+    assert store.prune(max_age=1e9, max_bytes=0) == 2
+
+
+DAY = 24 * 60 * 60.0
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_clock_that_is_wrong_for_a_moment_deletes_nothing(
+    store: Store, open_store: Callable[[], Store], clock: Clock, restarted: bool
+) -> None:
+    job = run(store)
+    assert store.prune(30 * DAY, 2**40) == 0
+    clock.time += 31 * DAY
+    if restarted:
+        store = open_store()
+    assert store.prune(30 * DAY, 2**40) == 0
+    during = run(store)  # a job that ends meanwhile makes the wrong time no better
+    clock.wait(60)
+    assert store.prune(30 * DAY, 2**40) == 0
+    clock.time -= 31 * DAY
+    for _ in range(200):
+        clock.wait(60)
+        assert store.prune(30 * DAY, 2**40) == 0
+    clock.wait(15 * DAY)
+    assert store.prune(30 * DAY, 2**40) == 0
+    clock.wait(STEADY_SECONDS)
+    assert {store.job(job).status, store.job(during).status} == {"succeeded"}
+
+
+def test_what_ended_while_the_clock_was_ahead_does_not_live_for_ever(
+    store: Store, clock: Clock
+) -> None:
+    clock.time += 10_000 * DAY
+    run(store)
+    clock.time -= 10_000 * DAY
+    removed = 0
+    for _ in range(31 * 24 + 4):
+        removed += store.prune(30 * DAY, 2**40)
+        clock.wait(STEADY_SECONDS)
+    assert removed == 1
+
+
+def test_a_clock_that_stays_where_it_jumped_to_is_believed_in_the_end(
+    store: Store, clock: Clock
+) -> None:
+    run(store)
+    clock.time += 31 * DAY
+    assert store.prune(30 * DAY, 2**40) == 0
+    clock.wait(STEADY_SECONDS)
+    assert store.prune(30 * DAY, 2**40) == 1
+
+
+def test_a_clock_that_jumps_back_makes_no_time_of_a_job_negative(
+    store: Store, clock: Clock
+) -> None:
+    job = store.add(REQUEST).id
+    clock.time -= 500
+    store.take()
+    clock.time -= 400
+    store.fail(job, Cancelled("Stopped.", ""))
+    told = store.job(job)
+    assert told.started is not None and told.finished is not None
+    assert told.created <= told.started <= told.finished
+
+
+def test_a_webhook_is_called_after_the_clock_has_jumped_back(store: Store, clock: Clock) -> None:
+    clock.time += 31 * DAY
+    store.fail(
+        store.add(REQUEST, terms=Terms(webhook="https://hook.example/")).id, Cancelled("", "")
+    )
+    clock.time -= 31 * DAY
+    assert store.deliveries.wait() == 0
+    [delivery] = store.deliveries.due(9)
+    store.deliveries.put_off(delivery.job, 5)
+    assert (store.deliveries.due(9), store.deliveries.wait()) == ([], 5)
+
+
+def test_jobs_without_a_picture_are_bounded_by_the_room_too(
+    store: Store, clock: Clock, tmp_path: Path
+) -> None:
+    for number in range(300):
+        job = store.add(REQUEST).id
+        store.record(job, Queued(position=number))
+        store.fail(job, Cancelled("Stopped.", ""))
+        clock.wait(1)
+    before = size_of(store, tmp_path)
+    assert store.prune(max_age=1e9, max_bytes=before // 2) > 0
+    left = store.jobs("", limit=300)
+    assert 0 < len(left) < 300
+    assert size_of(store, tmp_path) <= before // 2
+    assert left[0].created == clock.time - 1  # the newest are those that stay
+    store.close()
+    assert (tmp_path / "data" / "jobs.sqlite3").stat().st_size <= before // 2
 
 
 def test_a_full_disk_is_said_and_what_was_kept_stays(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -17,13 +18,14 @@ from urllib.parse import quote
 from shared.album.pictures import Contents, Shown
 from shared.batch.manifest import Entry
 from shared.batch.progress import describe
+from shared.files import as_text
 
 _HERE = Path(__file__).parent
 
 
 def page(contents: Contents) -> str:
     """The whole page."""
-    frame, style, script = ((_HERE / f"page.{kind}").read_text() for kind in ("html", "css", "js"))
+    frame, style, script = (_asset(kind) for kind in ("html", "css", "js"))
     return Template(frame).substitute(
         title=escape(contents.name),
         style=style,
@@ -36,20 +38,25 @@ def page(contents: Contents) -> str:
     )
 
 
+def _asset(kind: str) -> str:
+    return (_HERE / f"page.{kind}").read_text(encoding="utf-8")
+
+
 def _digest(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _card(picture: Shown) -> str:
     width, height = picture.size
-    prompt = escape(picture.prompt or picture.path)
+    prompt = escape(picture.prompt or as_text(picture.path))
+    address = escape(quote(os.fsencode(picture.path)))
     rows = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>"
         for name, text in picture.settings.items()
     )
     return (
-        f'<li><a href="./{escape(quote(picture.path))}" aria-label="{prompt}">'
-        f'<img src="./{escape(quote(picture.path))}" width="{width}" height="{height}" alt="" '
+        f'<li><a href="./{address}" aria-label="{prompt}">'
+        f'<img src="./{address}" width="{width}" height="{height}" alt="" '
         f'loading="lazy" decoding="async"></a><p>{prompt}</p><dl>{rows}</dl></li>'
     )
 

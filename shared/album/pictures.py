@@ -14,7 +14,7 @@ from typing import Any
 from shared.batch.manifest import Entry, Manifest
 from shared.contract import Timings, clean_text
 from shared.errors import InvalidRequest, NoRecipeInImage, UnreadableImage
-from shared.files import is_folder
+from shared.files import as_text, is_folder, native
 from shared.formats import FORMAT_OF_SUFFIX
 from shared.images import facts, read_recipe
 from shared.prices import dollars
@@ -64,7 +64,7 @@ def read_folder(folder: Path) -> Contents:
     """
     if not is_folder(str(folder)):
         raise InvalidRequest(f"{folder} is no folder.", "Name one with pictures in it.")
-    contents = Contents(folder.resolve().name or "pictures")
+    contents = Contents(as_text(folder.resolve().name) or "pictures")
     with Manifest(folder) as manifest:
         shown = _of_manifest(manifest, folder, contents) if manifest.path.is_file() else None
         for picture in shown or _of_files(folder, contents):
@@ -121,8 +121,8 @@ def _of_files(folder: Path, contents: Contents) -> Iterator[Shown]:
 
 def _inside(folder: Path, name: str) -> Path | None:
     """The file of that name, if it is one and lies in the folder, links followed."""
-    path = folder / name
     try:
+        path = folder / native(name)
         inside = path.resolve().is_relative_to(folder.resolve()) and path.is_file()
     except (OSError, ValueError):  # a name that is too long, or holds a zero byte
         return None

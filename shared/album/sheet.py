@@ -13,6 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from shared.album.pictures import Contents, Shown
 from shared.errors import UnreadableImage
+from shared.files import as_text
 from shared.images import small_image
 
 COLUMNS = 8
@@ -88,7 +89,7 @@ def _picture(sheet: Image.Image, path: Path, corner: tuple[int, int], height: in
 
 def _label(pen: ImageDraw.ImageDraw, picture: Shown, corner: tuple[int, int]) -> None:
     left, top = corner
-    for line in _two_lines(picture.prompt or picture.path, 13):
+    for line in _two_lines(picture.prompt or as_text(picture.path), 13):
         pen.text((left, top), line, _INK, _font(13))
         top += 17
     facts = " · ".join(

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from shared.api.chores import prune, warm_up
+from shared.api.chores import check_room, prune, warm_up
 from shared.api.deliverer import Deliverer
 from shared.api.fair_queue import FairQueue
 from shared.api.job_service import Load
@@ -62,6 +62,7 @@ class Runner:
             store, {key_digest(key): key for key in options.keys}, private=options.private_webhooks
         )
         self._stopped = False
+        self._loaded = not options.warm_up
         self._queue = FairQueue(store, options.concurrency, options.max_queued)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._cancelled: set[str] = set()
@@ -79,11 +80,13 @@ class Runner:
             asyncio.create_task(prune(self.store, self.options, self._next)),
         ]
         if self.options.warm_up:
-            self._chores.append(asyncio.create_task(warm_up(self.backend)))
+            self._chores.append(asyncio.create_task(self._load()))
 
     async def stop(self) -> None:
         """Let running jobs end for `grace` seconds, hand the others back, and end every stream."""
         self.stopping = True
+        with contextlib.suppress(CygnetError):  # the disk; what is killed is then a suspect
+            self.store.suspects.excuse()
         running = set(self._running.values())
         if running:
             await asyncio.wait(running, timeout=self.options.grace)
@@ -204,10 +207,20 @@ class Runner:
             return BackendStatus(
                 name=self.backend.name, healthy=False, warm=False, detail=_stopping().message
             )
-        return await self.backend.status()
+        status = await self.backend.status()
+        if why_not := await check_room(self.store):
+            return status.model_copy(update={"healthy": False, "detail": why_not})
+        return status
 
     async def load(self) -> Load:
         return Load(self.store.queued(), len(self._running))
+
+    async def _load(self) -> None:
+        """Load the server's own checkpoint. No job is at work meanwhile, so that none is blamed for
+        a process that dies before there is any work."""
+        await warm_up(self.backend)
+        self._loaded = True
+        self._next()
 
     def _changed(self, job: str) -> None:
         if change := self._changes.pop(job, None):
@@ -215,11 +228,17 @@ class Runner:
 
     def _fill(self) -> None:
         self._settle()
-        while not self.stopping and len(self._running) < self.options.concurrency:
+        while not self.stopping and len(self._running) < self._places():
             job = self._queue.take()
             if job is None:
                 return
             self._running[job.id] = asyncio.create_task(self._run(job))
+
+    def _places(self) -> int:
+        """How many jobs may be at work: one if it may have killed the process before this one."""
+        if not self._loaded:
+            return 0
+        return 1 if self.store.suspects.any() else self.options.concurrency
 
     def _settle(self) -> None:
         """Record the ends for which there was no room, if there is now."""

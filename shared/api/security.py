@@ -81,7 +81,10 @@ async def _viewer(
     signature: Annotated[str, Query(max_length=LONGEST_SIGNATURE)] = "",
 ) -> str | None:
     """Whose image the caller may see: anyone's with its signed address. Raises `Unauthorised`."""
-    if expires is not None and is_signed(options_of(request).keys, image, expires, signature):
+    options = options_of(request)
+    if expires is not None and is_signed(
+        options.keys, image, expires, signature, options.url_seconds
+    ):
         return None
     return owner_of(request, credentials)
 

@@ -22,12 +22,15 @@ def sign(keys: Sequence[str], image: str, seconds: float) -> str:
     return urlencode({"expires": expires, "signature": _signature(keys[0], image, expires)})
 
 
-def is_signed(keys: Sequence[str], image: str, expires: int, signature: str) -> bool:
-    """Whether one of the keys signed this, and it has not expired."""
+def is_signed(
+    keys: Sequence[str], image: str, expires: int, signature: str, seconds: float
+) -> bool:
+    """Whether one of the keys signed this for so many seconds, and it has not expired; nor was it
+    signed when the clock was ahead, or it would open until then."""
     given = signature.encode()
     # Every key is tried, each in constant time; so a key that is no longer the first still opens.
     matches = [hmac.compare_digest(given, _signature(key, image, expires).encode()) for key in keys]
-    return any(matches) and time.time() < expires
+    return any(matches) and time.time() < expires <= time.time() + seconds
 
 
 def _signature(key: str, image: str, expires: int) -> str:

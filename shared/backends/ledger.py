@@ -22,11 +22,12 @@ from shared.errors import CygnetError, SpendingLimit
 from shared.files import check_folder
 from shared.prices import dollars
 from shared.settings import config_file
-from shared.store.database import sqlite_errors, together
+from shared.store.database import sqlite_errors, together, upgrade
+from shared.store.wal import check_log
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = """
+_SCHEMA_1 = """
 CREATE TABLE IF NOT EXISTS calls (
     id INTEGER PRIMARY KEY,
     at REAL NOT NULL,
@@ -114,8 +115,8 @@ class Ledger:
     def _check(self, db: sqlite3.Connection, name: str, price: float | None, images: int) -> None:
         limits, file = self._limits, config_file()
         calls, spent = db.execute(
-            "SELECT count(*), ifnull(sum(usd), 0) FROM calls WHERE free = 0 AND at >= ?",
-            (self._now() // _DAY * _DAY,),
+            "SELECT count(*), ifnull(sum(usd), 0) FROM calls WHERE free = 0 AND at >= ? AND at < ?",
+            (today := self._now() // _DAY * _DAY, today + _DAY),
         ).fetchone()
         if limits.calls_per_day is not None and calls >= limits.calls_per_day:
             raise SpendingLimit(
@@ -171,6 +172,7 @@ class Ledger:
 
     def _open(self) -> sqlite3.Connection:
         check_folder(self._folder, private=True)
+        check_log(self._folder / "calls.sqlite3", shared=True)
         db = sqlite3.connect(
             self._folder / "calls.sqlite3",
             timeout=_BUSY_SECONDS,
@@ -180,8 +182,12 @@ class Ledger:
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
-            db.execute(_SCHEMA)
-            db.execute("DELETE FROM calls WHERE at < ?", (self._now() - _KEPT_DAYS * _DAY,))
+            with together(db):
+                upgrade(db, self._folder, (_SCHEMA_1,))
+                [newest] = db.execute("SELECT max(at) FROM calls").fetchone()
+                if newest is not None:  # a clock that is ahead makes nothing old
+                    oldest = min(self._now(), newest) - _KEPT_DAYS * _DAY
+                    db.execute("DELETE FROM calls WHERE at < ?", (oldest,))
         except BaseException:
             db.close()
             raise

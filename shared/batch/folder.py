@@ -26,7 +26,7 @@ from shared.errors import (
     OutputExists,
     UnreadableImage,
 )
-from shared.files import check_folder, clear_errors, remove_strays, write_atomically
+from shared.files import check_folder, clear_errors, native, remove_strays, write_atomically
 from shared.images import read_recipe
 
 TERMS = "batch.json"
@@ -90,14 +90,14 @@ class Folder:
                 "Undo the change to the rows before it (new ones go to the end), or choose another "
                 "--out.",
             )
-        return (self.path / entry.file).is_file()
+        return (self.path / native(entry.file)).is_file()
 
     def find(self, item: Item) -> bool:
         """Whether the picture's file is there although the manifest does not know of it.
 
         Raises `OutputExists` if there is another file of its name.
         """
-        path = self.path / self.name(item)
+        path = self.path / native(self.name(item))
         if not path.exists():
             return False
         if not path.stat().st_size:  # a name that was claimed where there are no hard links
@@ -118,7 +118,7 @@ class Folder:
 
     def save(self, item: Item, image: bytes) -> None:
         """Write the picture's file."""
-        path = self.path / self.name(item)
+        path = self.path / native(self.name(item))
         if path.parent != self.path:
             with clear_errors(path):
                 path.parent.mkdir(parents=True, exist_ok=True)

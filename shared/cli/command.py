@@ -5,6 +5,7 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done, 2 bad input
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import os
@@ -21,11 +22,29 @@ COMMANDS = (generate, batch, gallery, checkpoints, backends, serve, mcp, space, 
 """In the order of the help page."""
 
 
+_UNSAYABLE = "cygnet-unsayable"
+
+
+def _as_it_is(error: UnicodeError) -> tuple[str | bytes, int]:
+    """A letter that a stream lacks becomes its number; a byte of a file's name stays what it is, so
+    that who reads our output finds the file."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    start = error.start
+    letter = UnicodeEncodeError(error.encoding, error.object, start, start + 1, error.reason)
+    with contextlib.suppress(UnicodeError):
+        return codecs.lookup_error("surrogateescape")(letter)
+    return codecs.lookup_error("backslashreplace")(letter)
+
+
+codecs.register_error(_UNSAYABLE, _as_it_is)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter gets its number
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=_UNSAYABLE)
     with console.library_logs() as logs:
         try:
             args = parser().parse_args(argv)

@@ -16,7 +16,7 @@ from shared.backends import Backend, find_backend
 from shared.backends.config import AUTO, read_backends
 from shared.checkpoints import get_checkpoint
 from shared.cli.ctrl_c import CtrlC
-from shared.cli.parser import Commands
+from shared.cli.parser import Commands, text
 from shared.cli.request import FLAGS, add_request_options, resolve_checkpoint
 from shared.contract import Done, GenerationRequest, GenerationResult, ImageReady, parse_request
 from shared.errors import Cancelled, CygnetError, GenerationError, InternalError, InvalidRequest
@@ -29,7 +29,7 @@ from shared.settings import settings
 def add(commands: Commands) -> None:
     generate = commands.add_parser("generate", help="make pictures")
     generate.set_defaults(run=_generate)
-    generate.add_argument("prompt", nargs="?", metavar="PROMPT", help="what to draw")
+    generate.add_argument("prompt", nargs="?", type=text, metavar="PROMPT", help="what to draw")
     group = add_request_options(generate)
     group.add_argument("--from", dest="source", type=Path, metavar="FILE", help=_FROM_HELP)
     _add_output_options(generate)

@@ -15,7 +15,7 @@ from shared.cli import mcp_client
 from shared.cli.parser import NUMBER, Commands, check_numbers
 from shared.contract import Limit
 from shared.gallery import Gallery
-from shared.settings import data_folder, settings
+from shared.settings import at_home, data_folder, settings
 
 if TYPE_CHECKING:
     from shared.backends.router import Router
@@ -50,7 +50,7 @@ def add(commands: Commands) -> None:
     )
     mcp.add_argument(
         "--out",
-        type=Path,
+        type=lambda given: at_home(Path(given)),  # it stands in a client's settings
         metavar="FOLDER",
         help="where pictures are kept (the user's data folder)",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypeAlias
 
@@ -12,6 +13,14 @@ from shared.numbers import number_from_text
 
 NUMBER: Any = {"type": number_from_text, "metavar": "N"}
 """For an option that takes a number; what it may be is checked with the rest of the request."""
+
+
+def text(given: str) -> str:
+    """What stands on the command line, in UTF-8 whatever the locale claims; else as it is."""
+    try:
+        return os.fsencode(given).decode("utf-8")
+    except UnicodeError:
+        return given
 
 
 class _Layout(argparse.HelpFormatter):

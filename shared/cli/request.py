@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from shared.checkpoints import CHECKPOINTS, SAMPLER_NAMES, add_folder
-from shared.cli.parser import NUMBER
+from shared.cli.parser import NUMBER, text
 from shared.contract import GUIDANCE, NUM_IMAGES, STEPS, GenerationRequest, Limit
 from shared.field_names import FieldNames
 from shared.files import is_folder
@@ -16,7 +16,7 @@ from shared.files import is_folder
 def add_request_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """The fields of a request but the prompt, under their own names; `parse_request` checks them."""
     group = parser.add_argument_group("request", "What is left out, the checkpoint fills in.")
-    group.add_argument("--negative-prompt", metavar="TEXT", help="what to avoid")
+    group.add_argument("--negative-prompt", type=text, metavar="TEXT", help="what to avoid")
     group.add_argument("--width", **NUMBER, help="pixels")
     group.add_argument("--height", **NUMBER, help="pixels")
     group.add_argument("--steps", **NUMBER, help=f"denoising steps, {_range(STEPS)}")

@@ -219,7 +219,7 @@ class _Source:
 
     def json(self, name: str) -> dict[str, Any]:
         with self.reading(name):
-            told = json.loads((self.folder / name).read_text())
+            told = json.loads((self.folder / name).read_bytes())
             if not isinstance(told, dict):
                 raise ValueError("it is no JSON object")
             return told

@@ -23,9 +23,9 @@ def check(folder: Path) -> None:
 def _faults(folder: Path) -> Iterator[str]:
     yield from tree.differences(folder)
     try:
-        front = card.read_card((folder / "README.md").read_text())
+        front = card.read_card((folder / "README.md").read_text(encoding="utf-8"))
         yield from card.faults(front)
-        requirements = (folder / "requirements.txt").read_text()
+        requirements = (folder / "requirements.txt").read_text(encoding="utf-8")
         yield from pins.faults(requirements, front.sdk_version, tree.CHECKOUT)
     except OSError:  # a missing file is among the differences
         return

@@ -50,7 +50,7 @@ def _agree(pin: Requirement, wanted: Requirement) -> bool:
 
 
 def _needed(checkout: Path) -> Iterator[Requirement]:
-    project = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     for text in [*project["dependencies"], *(text for extra in NEEDED for text in extras[extra])]:
         if (requirement := Requirement(text)).name != project["name"]:
@@ -69,7 +69,7 @@ def _gradio_wants(sdk_version: str) -> Iterator[Requirement]:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines()
+    return path.read_text(encoding="utf-8").splitlines()
 
 
 def _requirements(lines: list[str]) -> Iterator[Requirement]:

@@ -8,10 +8,14 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from shared.errors import DataUnusable, DiskFull
+from shared.files import clear_errors
+from shared.store.wal import check_log
 
 _SCHEMA_1 = """
 CREATE TABLE jobs (
@@ -67,7 +71,16 @@ CREATE INDEX deliveries_by_due ON deliveries (due);
 _SCHEMA_3 = """
 ALTER TABLE jobs ADD COLUMN attended INTEGER NOT NULL DEFAULT 0;
 """
-_UPGRADES = (_SCHEMA_1, _SCHEMA_2, _SCHEMA_3)
+_SCHEMA_4 = """
+ALTER TABLE jobs ADD COLUMN suspect INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN began INTEGER;
+CREATE TABLE deaths (
+    job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+    place INTEGER NOT NULL
+) STRICT;
+CREATE INDEX deaths_by_job ON deaths (job);
+"""
+_UPGRADES = (_SCHEMA_1, _SCHEMA_2, _SCHEMA_3, _SCHEMA_4)
 """Each brings a file from the version that is its place here to the next. Never change one that
 was released: append."""
 
@@ -81,35 +94,29 @@ class Database:
     def __init__(self, path: Path) -> None:
         self._folder = path.parent
         self._lock = threading.RLock()
-        with sqlite_errors(self._folder):
-            self._connection = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False, timeout=0
+        with contextlib.ExitStack() as undo:
+            undo.callback(_own(self._folder).release)
+            check_log(path)
+            undo.enter_context(sqlite_errors(self._folder))
+            self._connection = undo.enter_context(
+                contextlib.closing(
+                    sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
+                )
             )
             self._connection.row_factory = sqlite3.Row
-            try:
-                self._prepare(self._connection)
-            except BaseException:
-                self._connection.close()
-                raise
+            self._prepare(self._connection)
+            self._closing = undo.pop_all()
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         # Two servers on one folder would each run the other's jobs again; a kill lets go of it.
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of a new file: it may shrink again
         connection.execute("PRAGMA journal_mode = WAL")
         # A kill loses nothing; a power cut may lose the last moments, and damages nothing.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
         with self.transaction() as db:
-            [version] = db.execute("PRAGMA user_version").fetchone()
-            if version > len(_UPGRADES):
-                raise DataUnusable(
-                    f"{self._folder} was written by a newer version of Cygnet.",
-                    "Use that version, or another CYGNET_DATA_DIR.",
-                )
-            for upgrade in _UPGRADES[version:]:
-                for statement in upgrade.split(";"):
-                    db.execute(statement)
-            db.execute(f"PRAGMA user_version = {len(_UPGRADES)}")
+            upgrade(db, self._folder, _UPGRADES)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -129,7 +136,49 @@ class Database:
 
     def close(self) -> None:
         with self._lock:
-            self._connection.close()
+            self._closing.close()
+
+
+def upgrade(db: sqlite3.Connection, folder: Path, steps: Sequence[str]) -> None:
+    """Within a transaction: bring a file in `folder` from its version to the newest, a step for each.
+
+    Raises `DataUnusable` if it is of a newer version of Cygnet.
+    """
+    [version] = db.execute("PRAGMA user_version").fetchone()
+    if version > len(steps):
+        raise DataUnusable(
+            f"{folder} was written by a newer version of Cygnet.",
+            "Use that version, or another CYGNET_DATA_DIR.",
+        )
+    for step in steps[version:]:
+        for statement in step.split(";"):
+            db.execute(statement)
+    if version < len(steps):
+        db.execute(f"PRAGMA user_version = {len(steps)}")
+
+
+def _own(folder: Path) -> FileLock:
+    """The lock that makes a folder this process's own. SQLite's goes as soon as anything in the process
+    closes the database's file, however it was opened; this one stays.
+
+    Raises `DataUnusable`, or what a folder may raise.
+    """
+    lock = FileLock(folder / ".cygnet.lock", timeout=0, mode=0o600, thread_local=False)
+    with clear_errors(folder):
+        try:
+            lock.acquire()
+        except Timeout:
+            raise _in_use(folder) from None
+        except NotImplementedError:  # a file system without such locks: SQLite's is left
+            pass
+    return lock
+
+
+def _in_use(folder: Path) -> DataUnusable:
+    return DataUnusable(
+        f"Another process uses {folder}.",
+        "Stop it, or give this one another CYGNET_DATA_DIR.",
+    )
 
 
 @contextlib.contextmanager
@@ -158,12 +207,10 @@ def sqlite_errors(folder: Path) -> Iterator[None]:
                     "Free some space, or choose another disk.",
                 ) from error
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-                raise DataUnusable(
-                    f"Another process uses {folder}.",
-                    "Stop it, or give this one another CYGNET_DATA_DIR.",
-                ) from error
+                raise _in_use(folder) from error
             case _:
                 raise DataUnusable(
                     f"What is kept in {folder} cannot be read or written: {error}.",
-                    "Check the disk; move the .sqlite3 file away to start without it.",
+                    "Check the disk; to start without it, move the .sqlite3 file away, and with it"
+                    " those that have its name and end in -wal and -shm.",
                 ) from error

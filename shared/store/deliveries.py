@@ -7,6 +7,11 @@ from collections.abc import Callable, Collection
 from shared.store.database import Database
 from shared.store.records import Delivery
 
+LONGEST_WAIT = 24 * 60 * 60.0
+"""Nothing is put off for longer: what is due later was dated by a clock that was ahead, and is due."""
+
+_DUE = "(due <= ? OR due > ?)"
+
 
 class Deliveries:
     """A delivery is due once its job has ended: `Store` adds it in the transaction that ends it."""
@@ -29,17 +34,22 @@ class Deliveries:
         with self._db.reading() as db:
             rows = db.execute(
                 "SELECT job, webhook AS url, deliveries.attempts FROM deliveries"
-                f" JOIN jobs ON id = job WHERE due <= ? AND {_not_in(but)} ORDER BY due LIMIT ?",
-                (self._now(), *but, limit),
+                f" JOIN jobs ON id = job WHERE {_DUE} AND {_not_in(but)} ORDER BY due LIMIT ?",
+                (*self._limits(), *but, limit),
             ).fetchall()
         return [Delivery(**row) for row in rows]
 
     def wait(self, but: Collection[str] = ()) -> float | None:
         """Seconds until the next one is due, apart from the jobs `but`; None if there is none."""
         with self._db.reading() as db:
-            query = f"SELECT min(due) FROM deliveries WHERE {_not_in(but)}"
-            [due] = db.execute(query, (*but,)).fetchone()
-        return None if due is None else max(0.0, due - self._now())
+            query = f"SELECT min(due), max({_DUE}) FROM deliveries WHERE {_not_in(but)}"
+            due, now = db.execute(query, (*self._limits(), *but)).fetchone()
+        if due is None:
+            return None
+        return 0.0 if now else due - self._now()
+
+    def _limits(self) -> tuple[float, float]:
+        return self._now(), self._now() + LONGEST_WAIT
 
     def put_off(self, job: str, seconds: float) -> None:
         """The call failed: try again after so many seconds."""

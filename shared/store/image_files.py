@@ -7,7 +7,7 @@ from collections.abc import Container
 from pathlib import Path
 
 from shared.errors import NotFound
-from shared.files import check_folder, write_atomically
+from shared.files import check_folder, check_room, write_atomically
 from shared.formats import FORMATS
 from shared.store.records import StoredImage
 
@@ -23,6 +23,10 @@ class ImageFiles:
 
     def write(self, image: StoredImage, data: bytes) -> None:
         write_atomically(self._path(image), data, force=True)
+
+    def check_room(self, size: int) -> None:
+        """Raises `DiskFull` or `OutputUnwritable` if a file of so many bytes cannot be written."""
+        check_room(self._folder, size)
 
     def read(self, image: StoredImage) -> bytes:
         """Raises `NotFound` if the file is gone."""

@@ -46,6 +46,7 @@ class Job:
     status: Status
     request: dict[str, Any]
     attempts: int
+    """How often it was taken to be worked on."""
     batch: bool
     webhook: str | None
     created: float

@@ -11,7 +11,7 @@ from shared.store.records import Job, StoredImage
 
 def read_job(db: sqlite3.Connection, row: sqlite3.Row) -> Job:
     fields = dict(row)
-    for internal in ("number", "idempotency_key", "fingerprint", "attended"):
+    for internal in ("number", "idempotency_key", "fingerprint", "attended", "suspect", "began"):
         del fields[internal]
     fields["batch"] = bool(fields["batch"])
     for name in ("request", "result", "error"):

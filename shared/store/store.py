@@ -23,33 +23,39 @@ from shared.contract import Done, Event, GenerationRequest, ImageReady
 from shared.errors import (
     Cancelled,
     CygnetError,
-    InternalError,
     InvalidCall,
     QueueFull,
 )
 from shared.store.database import Database
 from shared.store.deliveries import Deliveries
 from shared.store.image_files import ImageFiles, file_name, not_found
+from shared.store.pruner import Pruner
 from shared.store.records import PLAIN, Job, Status, StoredEvent, StoredImage, Terms
 from shared.store.rows import append, insert_event, read_job
-
-MAX_ATTEMPTS = 3
-"""A job that was running when the process died runs again; not for ever, it may be the cause."""
+from shared.store.suspects import Suspects
 
 
 class Store:
     """One folder of jobs, which belongs to one process at a time.
 
-    Every method may raise `DiskFull` or `DataUnusable`. `now` tells the time.
+    Every method may raise `DiskFull` or `DataUnusable`. `now` tells the time, `uptime` seconds that
+    no change of the clock can move.
     """
 
-    def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        now: Callable[[], float] = time.time,
+        uptime: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._files = ImageFiles(folder / "images")
         self._now = now
         self._db = Database(folder / "jobs.sqlite3")
         self.deliveries = Deliveries(self._db, now)
+        self.suspects = Suspects(self._db)
         with self._db.reading() as db:
             rows = db.execute("SELECT id, format FROM images").fetchall()
+        self._pruner = Pruner(self._db, self._files, now, uptime)
         self._files.remove_strays({file_name(row["id"], row["format"]) for row in rows})
 
     def close(self) -> None:
@@ -137,21 +143,29 @@ class Store:
             raise QueueFull(message, "Try again later.", queued)
 
     def take(self, kinds: Sequence[bool] = (False, True)) -> Job | None:
-        """The job that has waited longest, now running; None if none waits.
+        """A suspect if there is one, else the job that has waited longest; now it is running. None
+        if none waits.
 
         `kinds`: whether a batch job is wanted, the preferred answer first.
         """
         with self._db.transaction() as db:
-            for batch in kinds:
-                row = db.execute(
-                    "UPDATE jobs SET status = 'running', started = ?, attempts = attempts + 1 WHERE"
-                    " number = (SELECT min(number) FROM jobs WHERE status = 'queued' AND batch = ?)"
-                    " RETURNING *",
-                    (self._now(), batch),
-                ).fetchone()
-                if row:
-                    return read_job(db, row)
-        return None
+            number = self.suspects.next()
+            for batch in kinds if number is None else ():
+                number = db.execute(
+                    "SELECT min(number) FROM jobs WHERE status = 'queued' AND batch = ?", (batch,)
+                ).fetchone()[0]
+                if number is not None:
+                    break
+            if number is None:
+                return None
+            row = db.execute(
+                "UPDATE jobs SET status = 'running', started = max(?, created),"
+                " attempts = attempts + 1,"
+                " began = (SELECT ifnull(max(id), 0) FROM events WHERE job = jobs.id)"
+                " WHERE number = ? RETURNING *",
+                (self._now(), number),
+            ).fetchone()
+            return read_job(db, row)
 
     def hand_back(self, job: str) -> None:
         """Let a running job wait again, for the next process: this one was told to stop."""
@@ -164,21 +178,21 @@ class Store:
 
     def recover(self) -> None:
         """Let the jobs that ran when the last process died wait again, at their old places; end
-        those whose callers' connections died with it."""
+        those whose callers' connections died with it, and those that keep killing the process."""
         with self._db.transaction() as db:
             rows = db.execute(
-                "SELECT id, attempts, attended FROM jobs WHERE status = 'running'"
+                "SELECT id, status, attended, began FROM jobs WHERE status = 'running'"
                 " OR (status = 'queued' AND attended)"
             ).fetchall()
+            alone = [row["status"] for row in rows].count("running") == 1
             for row in rows:
                 if row["attended"]:
                     message = "The server died while its caller waited."
                     self.fail(row["id"], Cancelled(message, "Send it again if you still want it."))
-                elif row["attempts"] < MAX_ATTEMPTS:
-                    db.execute("UPDATE jobs SET status = 'queued' WHERE id = ?", (row["id"],))
+                elif verdict := self.suspects.judge(row, alone=alone):
+                    self.fail(row["id"], verdict)
                 else:
-                    message = f"The server died {MAX_ATTEMPTS} times while this job ran."
-                    self.fail(row["id"], InternalError(message, "Try a smaller size."))
+                    db.execute("UPDATE jobs SET status = 'queued' WHERE id = ?", (row["id"],))
 
     # What happens to a running job
 
@@ -232,7 +246,8 @@ class Store:
             if not self._open(job):
                 return False
             db.execute(
-                "UPDATE jobs SET status = ?, finished = ?, result = ?, error = ? WHERE id = ?",
+                "UPDATE jobs SET status = ?, finished = max(?, ifnull(started, created)),"
+                " result = ?, error = ? WHERE id = ?",
                 (status, self._now(), result or None, error or None, job),
             )
             db.execute("UPDATE events SET preview = NULL WHERE job = ?", (job,))
@@ -285,28 +300,16 @@ class Store:
     # What is let go
 
     def prune(self, max_age: float, max_bytes: int) -> int:
-        """Remove ended jobs with their images, oldest first; how many.
+        """Remove ended jobs with their images, oldest first; how many. See `Pruner`.
 
-        Those that ended more than `max_age` seconds ago, then more until the images that are left
-        take at most `max_bytes`.
+        Those that ended more than `max_age` seconds ago, then more until what is left, rows and
+        images, takes at most `max_bytes`.
         """
-        doomed: list[StoredImage] = []
-        removed = 0
-        with self._db.transaction() as db:
-            kept = db.execute("SELECT ifnull(sum(size), 0) FROM images").fetchone()[0]
-            while row := db.execute(
-                "SELECT * FROM jobs WHERE finished IS NOT NULL ORDER BY finished LIMIT 1"
-            ).fetchone():
-                if kept <= max_bytes and row["finished"] >= self._now() - max_age:
-                    break
-                images = read_job(db, row).images
-                db.execute("DELETE FROM jobs WHERE id = ?", (row["id"],))
-                kept -= sum(image.size for image in images)
-                doomed += images
-                removed += 1
-        for image in doomed:
-            self._files.remove(image)
-        return removed
+        return self._pruner.prune(max_age, max_bytes)
+
+    def check_room(self, size: int) -> None:
+        """Raises `DiskFull` or `OutputUnwritable` if a file of so many bytes cannot be kept."""
+        self._files.check_room(size)
 
 
 def _base64(data: bytes) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import re
+import shutil
 from collections.abc import AsyncIterator
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -246,6 +249,32 @@ async def test_ready_is_another_thing_than_alive(serve: Serve) -> None:
         }
     async with serve(FakeBackend()) as server:
         assert (await server.client.get("/readyz")).json()["ready"]
+
+
+@pytest.mark.parametrize("what", ["disk", "quota", "folder"])
+async def test_a_server_that_cannot_keep_a_picture_is_not_ready_until_it_can(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    usage = shutil.disk_usage(Path())
+
+    def refuse(*_: object) -> None:
+        raise OSError({"quota": errno.EDQUOT, "folder": errno.EROFS}[what], "No.")
+
+    async with serve(FakeBackend()) as server:
+        with monkeypatch.context() as disk:
+            if what == "disk":
+                disk.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100_000))
+            else:
+                disk.setattr(Path, "write_bytes", refuse)
+            for method in ("GET", "HEAD"):
+                answer = await server.client.request(method, "/readyz")
+                assert answer.status_code == 503
+            told = (await server.client.get("/readyz")).json()
+            words = "cannot be written" if what == "folder" else "The disk is full."
+            assert words in told["detail"] and not told["ready"]
+            assert (await server.client.get("/healthz")).status_code == 200
+            assert (await server.client.get("/v1/models")).json()["data"]
+        assert (await server.client.get("/readyz")).status_code == 200
 
 
 async def test_a_server_that_warms_up_draws_before_it_is_asked(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
+from shared.api import signed_urls
 from shared.backends.fake import FakeBackend
 from shared.images import read_recipe
 from tests.api.conftest import Serve, Server
@@ -51,6 +53,18 @@ async def test_it_opens_nothing_after_its_time(serve: Serve) -> None:
     async with serve(FakeBackend(), keys=KEYS, url_seconds=-1) as server:
         answer = await server.client.get(await url_of(server))
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthorised")
+
+
+async def test_it_does_not_open_for_longer_because_the_clock_was_ahead(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serve(FakeBackend(), keys=KEYS) as server:
+        with monkeypatch.context() as ahead:
+            now = time.time()
+            ahead.setattr(signed_urls.time, "time", lambda: now + 31 * 24 * 60 * 60)
+            url = await url_of(server)
+            assert (await server.client.get(url)).status_code == 200
+        assert (await server.client.get(url)).status_code == 401
 
 
 @pytest.mark.parametrize(

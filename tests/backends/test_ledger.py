@@ -12,7 +12,7 @@ import pytest
 
 from shared.backends.config import BackendConfig, Limits
 from shared.backends.ledger import Ledger
-from shared.errors import CygnetError, SpendingLimit
+from shared.errors import CygnetError, DataUnusable, SpendingLimit
 
 ROOT = Path(__file__).parents[2]
 HOUR = 3600.0
@@ -99,6 +99,10 @@ def test_what_is_old_is_forgotten(ledger: Ledger, tmp_path: Path, clock: Clock) 
     ledger.settle(ledger.book(LOCAL, 1), None, cold=True, waited=9.0)
     clock.now += 31 * 24 * HOUR
     later = Ledger(tmp_path, now=clock)
+    assert later.wait("local", cold=True) == 9.0  # nothing since says that the clock is right
+    later.book(LOCAL, 1)
+    later.close()
+    later = Ledger(tmp_path, now=clock)
     assert later.wait("local", cold=True) is None
     later.close()
 
@@ -121,6 +125,25 @@ for _ in range(20):
         pass
 print(booked)
 """
+
+
+def test_what_was_spent_while_the_clock_was_ahead_does_not_count_until_then(
+    ledger: Ledger, clock: Clock
+) -> None:
+    clock.now += 365 * 24 * HOUR
+    ledger.book(STUDIO, 2)
+    clock.now -= 365 * 24 * HOUR
+    ledger.book(STUDIO, 2)
+    with pytest.raises(SpendingLimit):
+        ledger.book(STUDIO, 1)
+
+
+def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "calls.sqlite3") as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(DataUnusable, match="newer version"):
+        Ledger(tmp_path, Limits(calls_per_day=9)).book(STUDIO, 1)
 
 
 def test_processes_at_once_together_keep_to_the_limit(tmp_path: Path) -> None:
