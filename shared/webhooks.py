@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
+from shared import http_clients
 from shared.errors import InvalidRequest
 
 LONGEST_URL = 2000
@@ -35,7 +36,7 @@ class WebhookSender:
         single_use = httpx.Limits(max_connections=32, max_keepalive_connections=0)
         # Threads of its own: a name server that does not answer must not hold up the files.
         self._resolvers = ThreadPoolExecutor(4, thread_name_prefix="cygnet-names")
-        self._client = httpx.AsyncClient(timeout=_TIMEOUT, limits=single_use, trust_env=False)
+        self._client = http_clients.direct_client(timeout=_TIMEOUT, limits=single_use)
 
     async def check(self, url: str) -> None:
         """Raises `InvalidRequest` if that address may not be called."""
