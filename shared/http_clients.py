@@ -20,6 +20,10 @@ if TYPE_CHECKING:  # which of the two is installed depends on what Cygnet is to 
     import httpx
     import httpx2
 
+KEPT_SECONDS = 3.0
+"""How long a connection is kept for the next call: less than servers do, of which many close theirs after
+five seconds, so that none is closed just as a call goes out on it."""
+
 
 def client(transport: httpx.AsyncBaseTransport | None = None, **options: Any) -> httpx.AsyncClient:
     """A client for any address. `transport` stands in for the network.
@@ -28,8 +32,8 @@ def client(transport: httpx.AsyncBaseTransport | None = None, **options: Any) ->
     """
     import httpx
 
-    limits = options.get("limits")
-    routes: Any = transport or _AsyncRoutes(httpx, **({"limits": limits} if limits else {}))
+    limits = options.pop("limits", None) or _pool(httpx)
+    routes: Any = transport or _AsyncRoutes(httpx, limits)
     return httpx.AsyncClient(transport=routes, trust_env=False, **options)
 
 
@@ -44,7 +48,7 @@ def mcp_client(headers: Mapping[str, str]) -> httpx2.AsyncClient:
     """A client for MCP's library, as patient as the library's own."""
     import httpx2
 
-    routes: Any = _AsyncRoutes(httpx2)
+    routes: Any = _AsyncRoutes(httpx2, _pool(httpx2))
     timeout = httpx2.Timeout(30, read=300)
     return httpx2.AsyncClient(transport=routes, trust_env=False, headers=headers, timeout=timeout)
 
@@ -83,11 +87,17 @@ def proxy_fault(error: BaseException | None) -> CygnetError | None:
     return error
 
 
+def _pool(library: ModuleType) -> Any:
+    return library.Limits(
+        max_connections=100, max_keepalive_connections=20, keepalive_expiry=KEPT_SECONDS
+    )
+
+
 class _AsyncRoutes:
     """Sends each call on its way: direct, or through its proxy."""
 
-    def __init__(self, library: ModuleType, **options: Any) -> None:
-        self._make = functools.partial(library.AsyncHTTPTransport, **options)
+    def __init__(self, library: ModuleType, limits: Any) -> None:
+        self._make = functools.partial(library.AsyncHTTPTransport, limits=limits)
         self._error = library.TransportError
         self._direct = self._make()
         self._by_proxy: dict[Proxy, Any] = {}

@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import ipaddress
 import os
+import re
 import socket
 import urllib.request
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ class Proxy:
         try:
             parts = urlsplit(self.url)
             known = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+            known = known and not re.search(r"\s", self.url)
         except ValueError:  # a port that is no number, half an IPv6 address
             known = False
         if not known:
@@ -59,7 +61,7 @@ def proxy_for(scheme: str, host: str, port: int | None = None) -> Proxy | None:
         return None
     proxies = urllib.request.getproxies()
     kind = scheme if proxies.get(scheme) else "all"
-    url = proxies.get(kind)
+    url = proxies.get(kind, "").strip()
     if not url or urllib.request.proxy_bypass(host if port is None else f"{host}:{port}"):
         return None
     return Proxy(url if "://" in url else f"http://{url}", _variable(kind))

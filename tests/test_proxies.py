@@ -70,9 +70,16 @@ class Recorder:
 
 
 @pytest.fixture(scope="module")
-def recorder() -> Iterator[Recorder]:
+def one_recorder() -> Iterator[Recorder]:
     with Recorder().listening() as recorder:
         yield recorder
+
+
+@pytest.fixture
+def recorder(one_recorder: Recorder) -> Recorder:
+    """It has heard nothing yet."""
+    one_recorder.heard.clear()
+    return one_recorder
 
 
 VALUES = {
@@ -84,8 +91,8 @@ VALUES = {
 
 
 @pytest.fixture(scope="module", params=VALUES.values(), ids=VALUES)
-def value(request: pytest.FixtureRequest, recorder: Recorder) -> str:
-    return recorder.url if request.param == "RECORDER" else request.param
+def value(request: pytest.FixtureRequest, one_recorder: Recorder) -> str:
+    return one_recorder.url if request.param == "RECORDER" else request.param
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +198,7 @@ async def test_calls_to_the_network_go_through_the_proxy(
         await backend.aclose()
         assert recorder.heard and b"studio.example:8000" in recorder.heard[0]
     recorder.heard.clear()
-    with pytest.raises(BackendUnavailable):
+    with pytest.raises(CygnetError):
         await list_tools(Target(f"{scheme}://studio.example:8000/mcp"))
     assert b"studio.example:8000" in recorder.heard[0]
     recorder.heard.clear()
@@ -349,7 +356,7 @@ PLACE = "shared/http_clients.py"
 
 
 def makers(source: str) -> Iterator[str]:
-    """What of `MAKERS` a module imports or calls, under whatever name."""
+    """What of `MAKERS` a module uses, under whatever name, other than as a type."""
     names: dict[str, str] = {}
     tree = ast.parse(source)
     for node in ast.walk(tree):
@@ -358,16 +365,23 @@ def makers(source: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
                 names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
-    full = [*names.values()]
+    types = {
+        id(part)
+        for node in ast.walk(tree)
+        for kind in ("annotation", "returns")
+        if isinstance(whole := getattr(node, kind, None), ast.AST)
+        for part in ast.walk(whole)
+    }
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute):
-            dotted = ast.unparse(node)
-            head = next((name for name in names if dotted.startswith(f"{name}.")), None)
-            full += [names[head] + dotted[len(head) :]] if head else []
-    for name in full:
-        module, _, last = name.rpartition(".")
+        if id(node) in types or not isinstance(node, ast.Attribute | ast.Name):
+            continue
+        dotted = ast.unparse(node)
+        head = next((name for name in names if f"{dotted}.".startswith(f"{name}.")), None)
+        if head is None:
+            continue
+        module, _, last = (names[head] + dotted[len(head) :]).rpartition(".")
         if last in MAKERS.get(module, ()) or last in TRANSPORTS:
-            yield name
+            yield f"{module}.{last}"
 
 
 OURS = [

@@ -63,9 +63,8 @@ class Connections(ServerState):
     def look(self) -> None:
         """End those whose time has passed."""
         now = time.monotonic()
-        seconds = min(
-            now - self._looked, 2.0
-        )  # what holds up the server is no fault of its callers
+        # What holds up the server itself is no fault of its callers.
+        seconds = min(now - self._looked, 2.0)
         self._looked = now
         for connection in self._all():
             connection.look(seconds)
