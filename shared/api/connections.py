@@ -137,7 +137,7 @@ class Connection(H11Protocol):
         if waits is None or waits == "idle":  # the latter is uvicorn's to end
             return
         back = gained.get(waits, 0) / self.server_state.patience.slowest
-        self._left[waits] = min(full[waits], self._left[waits] + back) - seconds
+        self._left[waits] = min(full[waits], self._left[waits] + back - seconds)
         if self._left[waits] <= 0:
             self.end(waits)
 

@@ -103,7 +103,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that takes calls at that address. Raises `AddressUnavailable`."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((host, port), family=family)
+        listener = socket.create_server((host, port), family=family, backlog=_QUEUE)
         # Its connections inherit this. Without it a small write waits for the other side to confirm
         # the one before, which that may put off for 40 ms; asyncio sets it on its own sockets only.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

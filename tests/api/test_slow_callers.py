@@ -177,7 +177,7 @@ async def half_sent_everywhere(app: Any, port: int, server: Server) -> int:
         head += f"Content-Type: {kind}\r\nContent-Length: 9999\r\n\r\n"
         calls.append(sent(port, head.encode() + start))
     await asyncio.gather(*calls)
-    assert not server.server_state.tasks
+    await all_gone(server)
     return len(calls)
 
 
