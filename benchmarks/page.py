@@ -9,15 +9,15 @@ Chromium's own first-contentful-paint; "usable" is when the button can be presse
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -42,7 +42,7 @@ sys.exit(main(["serve", "--backend", "fake", "--port", "PORT"]))
 PAINT = """() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"""
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(program: str, port: int) -> Iterator[str]:
     """A server that is there, in a process of its own."""
     with tempfile.TemporaryDirectory() as data:
@@ -54,7 +54,7 @@ def serving(program: str, port: int) -> Iterator[str]:
         )
         url = f"http://127.0.0.1:{port}/"
         try:
-            while not _answers(url):
+            while not _answers(port):
                 assert server.poll() is None, "the server has ended"
             yield url
         finally:
@@ -62,12 +62,10 @@ def serving(program: str, port: int) -> Iterator[str]:
             server.wait()
 
 
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2):
-            return True
-    except OSError:
-        return False
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2):
+        return True
+    return False
 
 
 def opened(browser: Browser, url: str) -> tuple[float, float]:

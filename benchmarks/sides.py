@@ -27,6 +27,7 @@ import httpx
 import psutil
 
 from benchmarks.local import COLOURS, KIB, SUBJECTS
+from shared import http_clients
 from shared.checkpoints import Checkpoint
 
 START_SECONDS = 300
@@ -125,7 +126,7 @@ class Served:
 
     async def _load(self, clients: int, asked: Sequence[Asked]) -> Load:
         limits = httpx.Limits(max_connections=2 * clients)
-        async with httpx.AsyncClient(base_url=self._url, timeout=600, limits=limits) as client:
+        async with http_clients.client(base_url=self._url, timeout=600, limits=limits) as client:
             await self._answers(client)
             try:
                 return await closed_loop(lambda one: self._call(client, one), clients, asked)

@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import functools
 import hashlib
 import hmac
-import ipaddress
-import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
+from shared import http_clients
+from shared.addresses import is_public
 from shared.errors import InvalidRequest
+from shared.resolver import Resolver
 
 LONGEST_URL = 2000
-_TIMEOUT = httpx.Timeout(10)
-_LOOK_UP_SECONDS = 10
+_DELIVERY_SECONDS = 15.0
+"""For all of a call, from the look-up of the name to the last header of the answer: a limit for each
+part of it would be none for a receiver that sends a byte at a time."""
+_LOOK_UP_SECONDS = 10.0
 
 
 class WebhookSender:
@@ -33,21 +34,31 @@ class WebhookSender:
         self._private = private
         # A connection was made for one name, and must not be used for another at its address.
         single_use = httpx.Limits(max_connections=32, max_keepalive_connections=0)
-        # Threads of its own: a name server that does not answer must not hold up the files.
-        self._resolvers = ThreadPoolExecutor(4, thread_name_prefix="cygnet-names")
-        self._client = httpx.AsyncClient(timeout=_TIMEOUT, limits=single_use, trust_env=False)
+        self._resolver = Resolver()
+        self._client = http_clients.direct_client(timeout=_DELIVERY_SECONDS, limits=single_use)
 
-    async def check(self, url: str) -> None:
-        """Raises `InvalidRequest` if that address may not be called."""
-        await self._resolve(url)
+    async def check(self, url: str, owner: str = "") -> None:
+        """Raises `InvalidRequest` if that address may not be called. `owner` is who waits for it."""
+        await self._resolve(url, owner)
 
-    async def send(self, url: str, message: str, body: bytes, key: bytes) -> int:
+    async def send(self, url: str, message: str, body: bytes, key: bytes, owner: str = "") -> int:
         """POST the body, signed with `key`; the status of the answer, whose body is not read.
 
         `message` is the same at each repetition. Raises `InvalidRequest` for an address that may
-        not be called, `ConnectionError` if there is no answer.
+        not be called, `ConnectionError` if there is no answer in time.
         """
-        target, address = await self._resolve(url)
+        try:
+            async with asyncio.timeout(_DELIVERY_SECONDS):
+                return await self._send(url, message, body, key, owner)
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise ConnectionError(type(error).__name__) from error
+
+    async def aclose(self) -> None:
+        self._resolver.close()
+        await self._client.aclose()
+
+    async def _send(self, url: str, message: str, body: bytes, key: bytes, owner: str) -> int:
+        target, address = await self._resolve(url, owner)
         now = int(time.time())
         headers = {
             "Host": target.netloc.decode("ascii"),
@@ -57,33 +68,24 @@ class WebhookSender:
             "webhook-timestamp": str(now),
             "webhook-signature": signature(key, message, now, body),
         }
-        try:
-            async with self._client.stream(
-                "POST",
-                target.copy_with(host=address),
-                content=body,
-                headers=headers,
-                extensions={"sni_hostname": target.raw_host.decode("ascii")},
-            ) as answer:
-                return answer.status_code
-        except httpx.HTTPError as error:
-            raise ConnectionError(type(error).__name__) from error
+        async with self._client.stream(
+            "POST",
+            target.copy_with(host=address),
+            content=body,
+            headers=headers,
+            extensions={"sni_hostname": target.raw_host.decode("ascii")},
+        ) as answer:
+            return answer.status_code
 
-    async def aclose(self) -> None:
-        self._resolvers.shutdown(wait=False, cancel_futures=True)
-        await self._client.aclose()
-
-    async def _resolve(self, url: str) -> tuple[httpx.URL, str]:
+    async def _resolve(self, url: str, owner: str) -> tuple[httpx.URL, str]:
         """The address taken apart, and the number that its name stands for."""
         target = self._read(url)
         host = target.raw_host.decode("ascii")
-        look_up = functools.partial(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
         try:
             async with asyncio.timeout(_LOOK_UP_SECONDS):
-                found = await asyncio.get_running_loop().run_in_executor(self._resolvers, look_up)
+                addresses = await self._resolver.addresses(host, owner)
         except (OSError, UnicodeError, TimeoutError):
             raise _refused("its host cannot be found") from None
-        addresses = [str(entry[4][0]) for entry in found]
         if not self._private and not all(map(is_public, addresses)):
             raise _refused("its host is not on the public internet")
         return target, addresses[0]
@@ -103,15 +105,6 @@ class WebhookSender:
         if len(url) > LONGEST_URL:
             raise _refused(f"it is longer than {LONGEST_URL} characters")
         return target
-
-
-def is_public(address: str) -> bool:
-    """Whether a numeric address leads to the public internet, and by no tunnel elsewhere."""
-    ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address):
-        unicast = ip in ipaddress.ip_network("2000::/3")
-        return unicast and ip.is_global and not (ip.teredo or ip.sixtofour)
-    return ip.is_global and not ip.is_multicast
 
 
 def signature(key: bytes, message: str, timestamp: int, body: bytes) -> str:

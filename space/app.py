@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib
 
-import gradio as gr
 from fastapi import FastAPI
 from starlette.routing import Mount
 
+from shared import proxies
 from shared.api import ApiOptions
 from shared.backends import Backend, find_backend, read_backends
 from shared.checkpoints import get_checkpoint
 from shared.settings import data_folder, settings
 from shared.site import create_site
+from space import gradio as gr
 
 
 def main() -> None:
@@ -45,14 +46,17 @@ def launch(site: FastAPI) -> None:
     """
     with gr.Blocks() as nothing:
         pass
-    nothing.launch(
-        app_kwargs={
-            "routes": [Mount("/", site)],
-            "lifespan": lambda _: site.router.lifespan_context(site),
-        },
-        ssr_mode=False,
-        quiet=True,
-    )
+    with proxies.hidden():  # it calls itself, to see that it is there
+        nothing.launch(
+            app_kwargs={
+                "routes": [Mount("/", site)],
+                "lifespan": lambda _: site.router.lifespan_context(site),
+            },
+            ssr_mode=False,
+            quiet=True,
+            prevent_thread_lock=True,
+        )
+    nothing.block_thread()
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ def no_settings_from_outside(
     home = tmp_path_factory.mktemp("home")
     for variable in (*VARIABLES, *KEY_VARIABLES.values()):
         monkeypatch.delenv(variable, raising=False)
+    for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(variable)
     for folder in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):  # the user's own backends and pictures
         monkeypatch.setenv(folder, str(home / folder))
     settings.cache_clear()

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -25,6 +26,8 @@ RETRIES = (5, 60, 300, 1800, 7200, 18000, 36000)
 up, most of a day later."""
 
 _AT_ONCE = 16
+_FOR_EACH_OWNER = 4
+"""Of those. Who has slow receivers waits for them alone."""
 _PAUSE = 1.0
 """Seconds after a fault of the disk, so that a full one is not asked all the time."""
 
@@ -40,7 +43,8 @@ class Deliverer:
         self._keys = keys
         self._sender = WebhookSender(private=private)
         self._news = asyncio.Event()
-        self._calling: set[str] = set()
+        self._calling: dict[str, str] = {}
+        """The owner of each job whose receiver is being called."""
 
     async def check(self, url: str, owner: str) -> None:
         """Raises `InvalidRequest` if that address may not be called, `InvalidCall` if nothing is
@@ -51,30 +55,40 @@ class Deliverer:
                 "Set CYGNET_API_KEY on the server, or leave webhook out.",
                 422,
             )
-        await self._sender.check(url)
+        await self._sender.check(url, owner)
 
     def wake(self) -> None:
         """A job has ended, or a call."""
         self._news.set()
 
     async def run(self) -> None:
-        """Until cancelled. A receiver that takes its time holds up no other."""
+        """Until cancelled. A receiver that takes its time holds up no other owner's."""
         async with asyncio.TaskGroup() as calls:
             while True:
                 self._news.clear()
                 wait: float | None = _PAUSE
                 with _logged():
-                    free = _AT_ONCE - len(self._calling)
-                    for delivery in self._store.deliveries.due(free, self._calling):
-                        self._calling.add(delivery.job)
+                    while delivery := self._next():
+                        self._calling[delivery.job] = delivery.owner
                         calls.create_task(self._call(delivery))
                     all_taken = len(self._calling) == _AT_ONCE
-                    wait = None if all_taken else self._store.deliveries.wait(self._calling)
+                    wait = None if all_taken else self._store.deliveries.wait(*self._busy())
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._news.wait(), wait)
 
     async def aclose(self) -> None:
         await self._sender.aclose()
+
+    def _next(self) -> Delivery | None:
+        """The one that has been due the longest, of those for whom there is a place."""
+        if len(self._calling) == _AT_ONCE:
+            return None
+        return next(iter(self._store.deliveries.due(1, *self._busy())), None)
+
+    def _busy(self) -> tuple[list[str], list[str]]:
+        """The jobs whose receivers are being called, and the owners who have all their places."""
+        owners = Counter(self._calling.values())
+        return [*self._calling], [o for o, count in owners.items() if count >= _FOR_EACH_OWNER]
 
     async def _call(self, delivery: Delivery) -> None:
         try:
@@ -84,7 +98,7 @@ class Deliverer:
             if not outcome:
                 await asyncio.sleep(_PAUSE)
         finally:
-            self._calling.discard(delivery.job)
+            del self._calling[delivery.job]
             self.wake()
 
     async def _deliver(self, delivery: Delivery) -> str:
@@ -110,7 +124,9 @@ class Deliverer:
         key = self._keys.get(job.owner)
         if key is None:
             return "gone"  # with its key, which opened the server once
-        status = await self._sender.send(url, f"msg_{job.id}", message(job), key.encode())
+        status = await self._sender.send(
+            url, f"msg_{job.id}", message(job), key.encode(), job.owner
+        )
         if 200 <= status < 300:
             return "delivered"
         return "gone" if status == _GONE else f"status {status}"

@@ -6,6 +6,8 @@ import json
 import logging
 from typing import Any
 
+from starlette.requests import ClientDisconnect
+
 
 class JsonFormatter(logging.Formatter):
     """A record as one line; what was given as `extra={"fields": {...}}` beside its message."""
@@ -23,11 +25,17 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(told)
 
 
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a record tells of anything but a caller who left before the call was whole."""
+    return not (record.exc_info and isinstance(record.exc_info[1], ClientDisconnect))
+
+
 def log_to_stderr() -> None:
     """The other commands keep logs off the terminal; of a server they are the only sign."""
     logging.disable(logging.NOTSET)
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
+    handler.addFilter(is_news)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in ("shared", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.INFO)

@@ -120,7 +120,7 @@ def open_backend(config: BackendConfig, how: Opening | None = None) -> Backend:
     """
     try:
         return _OPENERS[config.kind](config, how or Opening())
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise PackageMissing(
             f"The backend {config.name} needs a package that is not installed: {error.name}.",
             "Install it with: pip install 'cygnet[serve]'",

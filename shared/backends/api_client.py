@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from shared import http_clients
 from shared.backends import IDEMPOTENCY_KEY
 from shared.backends.sse import Message, read_messages
 from shared.contract import BackendStatus, Done, Event, GenerationRequest, ImageReady
@@ -73,7 +74,7 @@ class ApiBackend:
         self._wait = wait
         self._fail_fast = fail_fast
         self._priority = {} if priority is None else {"Priority": f"u={priority}"}
-        self._client = httpx.AsyncClient(
+        self._client = http_clients.client(
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=self.timeout,
@@ -258,7 +259,7 @@ def _retry_after(answer: httpx.Response) -> float | None:
 
 def _unreachable(error: httpx.RequestError, where_to_look: str) -> BackendUnavailable:
     return BackendUnavailable(
-        f"The server cannot be reached ({type(error).__name__}).", where_to_look
+        f"The server cannot be reached ({http_clients.spoken(error)}).", where_to_look
     )
 
 

@@ -116,7 +116,7 @@ def _import_engine() -> None:
     try:
         for module in ("loading", "thread"):
             importlib.import_module(f"shared.engine.{module}")
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise PackageMissing(
             f"Generating on this machine needs a package that is not installed: {error.name}.",
             "Install it with: pip install 'cygnet[local]'",

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from shared import http_clients
 from shared.backends.api_client import MAX_TRIES
 from shared.backends.space_host import no_entry, whole
 from shared.errors import BackendUnavailable, CygnetError, QueueFull
@@ -81,6 +82,6 @@ def _refusal(answer: httpx.Response) -> CygnetError:
 
 def _unreachable(error: httpx.RequestError) -> BackendUnavailable:
     return BackendUnavailable(
-        f"The Space cannot be reached ({type(error).__name__}).",
+        f"The Space cannot be reached ({http_clients.spoken(error)}).",
         "Check its name or address and the network.",
     )

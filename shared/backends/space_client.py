@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import httpx
 
+from shared import http_clients
 from shared.backends.api_client import MAX_TRIES, TIMEOUT, wait_before
 from shared.backends.space_calls import Calls, Lost, NotNow
 from shared.backends.space_host import SpaceHost, no_entry, whole
@@ -84,7 +85,7 @@ class SpaceBackend:
     ) -> None:
         # Not kept alive: after an error, Gradio's server closes a connection under the next call.
         limits = httpx.Limits(max_keepalive_connections=0)
-        self._client = httpx.AsyncClient(timeout=TIMEOUT, transport=transport, limits=limits)
+        self._client = http_clients.client(transport, timeout=TIMEOUT, limits=limits)
         self._calls = Calls(self._client, wait, fail_fast)
         self._host = SpaceHost(space, hub, self._client)
         if shown := key or (token if self._host.is_the_hubs else ""):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from shared import http_clients
 from shared.backends.space_messages import MAX_SAID
 from shared.contract import clean_text
 from shared.errors import BackendUnavailable, CygnetError, NotFound, Unauthorised, error_of
@@ -78,7 +79,8 @@ class SpaceHost:
                     return self._address
             except httpx.RequestError as error:
                 raise BackendUnavailable(
-                    f"The Hub cannot be reached ({type(error).__name__}).", "Check the connection."
+                    f"The Hub cannot be reached ({http_clients.spoken(error)}).",
+                    "Check the connection.",
                 ) from error
             except (ValueError, KeyError, TypeError) as error:
                 raise BackendUnavailable(

@@ -139,7 +139,7 @@ def packages() -> Iterator[None]:
     """Says which package is missing."""
     try:
         yield
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise PackageMissing(
             f"MCP needs a package that is not installed: {error.name}.",
             "Install it with: pip install 'cygnet[mcp]'",

@@ -53,7 +53,7 @@ def _add_serve_options(parser: argparse.ArgumentParser) -> None:
 def _serve(args: argparse.Namespace) -> None:
     try:
         from shared import serving
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise PackageMissing(
             f"Serving needs a package that is not installed: {error.name}.",
             "Install it with: pip install 'cygnet[serve]'",

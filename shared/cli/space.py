@@ -138,7 +138,7 @@ def _name(text: str) -> str:
 def _packages() -> Iterator[None]:
     try:
         yield
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise PackageMissing(
             f"The Space's tools need a package that is not installed: {error.name}.",
             "Install it with: pip install 'cygnet[publish]'",

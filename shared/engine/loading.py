@@ -27,6 +27,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from huggingface_hub import hf_hub_download, snapshot_download
 from safetensors.torch import load_file
 
+from shared import http_clients
 from shared.checkpoint_folder import TEXT_ENCODERS, check_folder, is_off
 from shared.checkpoints import FILES, Checkpoint, Lora
 from shared.engine import denoising, left_out
@@ -264,6 +265,7 @@ class _Source:
     @contextmanager
     def fetching(self, what: str) -> Iterator[None]:
         """Whatever goes wrong between the Hub and the disk becomes one of our errors."""
+        http_clients.keep_the_hub_to_it()
         try:
             yield
         except Exception as error:  # the Hub's client passes on errors of the network's libraries
@@ -272,6 +274,8 @@ class _Source:
                     f"There is no room for {what} of {self.checkpoint.name}.",
                     "Make room, or set HF_HOME to a folder on a larger disk.",
                 ) from error
+            if fault := http_clients.proxy_fault(error):
+                raise fault from error
             raise CheckpointMissing(
                 f"{what} of {self.checkpoint.name} could not be fetched: {type(error).__name__}.",
                 "Check the connection and, for a private repository, HF_TOKEN; or use cygnet-tiny.",

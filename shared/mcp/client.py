@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mcp import Client, MCPError, StdioServerParameters
-from mcp.client.streamable_http import create_mcp_http_client, streamable_http_client
+from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.dispatcher import ProgressFnT
 from mcp.types import (
     CONNECTION_CLOSED,
@@ -33,6 +33,7 @@ from mcp.types import (
     Tool,
 )
 
+from shared import http_clients
 from shared.errors import (
     BackendUnavailable,
     CygnetError,
@@ -135,7 +136,7 @@ async def _transport(target: Target, stack: contextlib.AsyncExitStack) -> Any:
         env = os.environ | {"PYTHONPATH": path}
         return StdioServerParameters(command=command, args=args, env=env)
     headers = {"Authorization": f"Bearer {target.key}"} if target.key else {}
-    http = await stack.enter_async_context(create_mcp_http_client(headers))
+    http = await stack.enter_async_context(http_clients.mcp_client(headers))
     return streamable_http_client(target.address, http_client=http, max_sse_event_size=_LARGEST)
 
 
@@ -151,8 +152,8 @@ def _ours(error: BaseException) -> BaseException:
             )
         case OSError() | ValueError():
             what = type(error).__name__
-        case _ if type(error).__module__.startswith("httpx2"):
-            what = type(error).__name__
+        case Exception() if type(error).__module__.startswith("httpx2"):
+            what = http_clients.spoken(error)
         case _:
             return error
     return BackendUnavailable(

@@ -24,7 +24,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.hf_api import RepoFile
 from pydantic import SecretStr
 
-from shared import __version__
+from shared import __version__, http_clients
 from shared.checkpoints import ON_A_GPU
 from shared.errors import BackendUnavailable, CygnetError, InvalidRequest, Unauthorised
 from shared.mirror.preload import preloaded
@@ -78,6 +78,7 @@ def publish(space: str, tree: Path, wishes: Wishes, token: str | None, hub: str)
     """
     if space.count("/") != 1:
         raise _no_name(space)
+    http_clients.keep_the_hub_to_it()
     api = HfApi(endpoint=hub, token=token)
     hidden = [token or "", *(secret.get_secret_value() for secret in wishes.secrets.values())]
     with _clear_errors(space, hidden):
@@ -206,6 +207,8 @@ def _clear_errors(space: str, hidden: list[str]) -> Iterator[None]:
             "Change what it names, or try again later.",
         ) from error
     except Exception as error:  # the Hub's client passes on errors of the network's libraries
+        if fault := http_clients.proxy_fault(error):
+            raise fault from error
         raise BackendUnavailable(
             f"The Hub cannot be reached ({type(error).__name__}).",
             "Check the connection and HF_ENDPOINT.",

@@ -29,21 +29,27 @@ class Deliveries:
                 (self._now(), job),
             )
 
-    def due(self, limit: int, but: Collection[str] = ()) -> list[Delivery]:
-        """Those whose time has come, the longest due first; none of the jobs `but`."""
+    def due(
+        self, limit: int, jobs: Collection[str] = (), owners: Collection[str] = ()
+    ) -> list[Delivery]:
+        """Those whose time has come, the longest due first; none of those jobs, or owners."""
         with self._db.reading() as db:
             rows = db.execute(
-                "SELECT job, webhook AS url, deliveries.attempts FROM deliveries"
-                f" JOIN jobs ON id = job WHERE {_DUE} AND {_not_in(but)} ORDER BY due LIMIT ?",
-                (*self._limits(), *but, limit),
+                "SELECT job, owner, webhook AS url, deliveries.attempts FROM deliveries"
+                f" JOIN jobs ON id = job WHERE {_DUE} AND {_neither(jobs, owners)}"
+                " ORDER BY due LIMIT ?",
+                (*self._limits(), *jobs, *owners, limit),
             ).fetchall()
         return [Delivery(**row) for row in rows]
 
-    def wait(self, but: Collection[str] = ()) -> float | None:
-        """Seconds until the next one is due, apart from the jobs `but`; None if there is none."""
+    def wait(self, jobs: Collection[str] = (), owners: Collection[str] = ()) -> float | None:
+        """Seconds until the next one is due, apart from those jobs and owners; None if none is."""
         with self._db.reading() as db:
-            query = f"SELECT min(due), max({_DUE}) FROM deliveries WHERE {_not_in(but)}"
-            due, now = db.execute(query, (*self._limits(), *but)).fetchone()
+            query = (
+                f"SELECT min(due), max({_DUE}) FROM deliveries JOIN jobs ON id = job"
+                f" WHERE {_neither(jobs, owners)}"
+            )
+            due, now = db.execute(query, (*self._limits(), *jobs, *owners)).fetchone()
         if due is None:
             return None
         return 0.0 if now else due - self._now()
@@ -65,5 +71,6 @@ class Deliveries:
             db.execute("DELETE FROM deliveries WHERE job = ?", (job,))
 
 
-def _not_in(jobs: Collection[str]) -> str:
-    return f"job NOT IN ({', '.join('?' * len(jobs))})"
+def _neither(jobs: Collection[str], owners: Collection[str]) -> str:
+    one, other = (", ".join("?" * len(names)) for names in (jobs, owners))
+    return f"job NOT IN ({one}) AND owner NOT IN ({other})"

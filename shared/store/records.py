@@ -75,5 +75,6 @@ class Delivery:
     """A webhook to call about a job that has ended, after so many calls that failed."""
 
     job: str
+    owner: str
     url: str
     attempts: int

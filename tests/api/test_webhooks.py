@@ -10,6 +10,7 @@ import json
 import re
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from shared import resolver, webhooks
+from shared.addresses import is_public
 from shared.api import deliverer
 from shared.backends.fake import FakeBackend
 from shared.contract import Event, Step
 from shared.errors import InvalidRequest, OutOfMemory
-from shared.webhooks import WebhookSender, is_public
+from shared.webhooks import WebhookSender
 from tests.api.conftest import HeldBackend, Serve, Server
 
 pytestmark = pytest.mark.anyio
@@ -315,7 +318,127 @@ async def test_the_call_goes_to_the_number_and_the_certificate_has_to_be_the_nam
         await sender.aclose()
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700:4700::1111"])
+OTHER = "another-long-key-of-the-tests"
+
+
+@contextlib.asynccontextmanager
+async def trickling(sent: bytes, count: int) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """A receiver that sends its answer a byte at a time and never ends it; set once it was called
+    `count` times, and has let go of those."""
+    gone = asyncio.Event()
+    ended: list[None] = []
+
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            writer.write(sent)
+            while not reader.at_eof():
+                writer.write(b"a")
+                await writer.drain()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(reader.read(2**16), 0.02)
+        writer.close()
+        ended.append(None)
+        if len(ended) == count:
+            gone.set()
+
+    async with await asyncio.start_server(trickle, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/trickle", gone
+
+
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\nX: "], ids=["status", "header"])
+async def test_a_receiver_that_trickles_is_given_up_as_a_whole(
+    sent: bytes, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "_DELIVERY_SECONDS", 0.3)
+    async with trickling(sent, 1) as (url, gone), serving(serve, FakeBackend()) as server:
+        await server.post(webhook=url)
+        await gone.wait()
+        while server.runner.store.deliveries.due(9) or server.runner._deliverer._calling:
+            await asyncio.sleep(0.01)
+        assert server.runner.store.deliveries.wait() is not None  # it comes again later
+
+
+async def test_an_answer_without_an_end_is_not_read(serve: Serve) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n"
+    async with trickling(head, 1) as (url, gone), serving(serve, FakeBackend()) as server:
+        await server.post(webhook=url)
+        await gone.wait()
+        await emptied(server)
+
+
+async def test_one_keys_slow_receivers_hold_up_nobody_elses(serve: Serve) -> None:
+    head = b"HTTP/1.1 200 OK\r\nX: "
+    both = {"keys": (KEY, OTHER), "private_webhooks": True}
+    async with (
+        Receiver().listening() as receiver,
+        trickling(head, 99) as (slow, _),
+        serve(FakeBackend(), **both) as server,
+    ):
+        server.client.headers["Authorization"] = f"Bearer {KEY}"
+        mine = [await server.post(webhook=slow) for _ in range(deliverer._AT_ONCE)]
+        for job in mine:
+            await server.ended(job["id"])
+        calling = server.runner._deliverer._calling
+        while len(calling) < deliverer._FOR_EACH_OWNER:
+            await asyncio.sleep(0)
+        server.client.headers["Authorization"] = f"Bearer {OTHER}"
+        await server.post(webhook=receiver.url)
+        await receiver.calls.get()
+        assert len(calling.keys() & {job["id"] for job in mine}) == deliverer._FOR_EACH_OWNER
+
+
+async def test_one_keys_silent_name_servers_hold_up_nobody_elses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(webhooks, "_LOOK_UP_SECONDS", 0.05)
+    answer, asked = threading.Event(), []
+
+    def look_up(host: str, *_: object, **__: object) -> list[Any]:
+        asked.append(host)
+        if host == "silent.example":
+            answer.wait()
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    sender = WebhookSender()
+    try:
+        for _ in range(2 * resolver._PLACES):  # a thread is held long after its caller has gone
+            with pytest.raises(InvalidRequest):
+                await sender.check("https://silent.example/", "mine")
+        assert asked == ["silent.example"] * resolver._PLACES
+        await sender.check("https://good.example/", "another's")
+    finally:
+        answer.set()
+    await sender.check("https://good.example/", "mine")
+    await sender.aclose()
+
+
+SPECIAL = """
+    0.0.0.0 0.1.2.3 10.9.8.7 100.64.0.1 100.127.255.254 127.0.0.1 169.254.169.254 172.16.0.1 172.31.9.9
+    192.0.0.1 192.0.0.8 192.0.0.9 192.0.0.10 192.0.0.170 192.0.0.171 192.0.2.1 192.31.196.1 192.52.193.1
+    192.88.99.1 192.88.99.2 192.168.0.1 192.175.48.1 198.18.0.1 198.19.255.255 198.51.100.1 203.0.113.1
+    224.0.0.1 239.255.255.255 240.0.0.1 255.255.255.255
+    :: ::1 ::8.8.8.8 ::ffff:8.8.8.8 64:ff9b::808:808 64:ff9b:1::1 100::1 100:0:0:1::1 1000::1 2000::1
+    2001::1 2001:1::1 2001:1::2 2001:1::3 2001:2::1 2001:3::1 2001:4:112::1 2001:10::1 2001:20::1
+    2001:30::1 2001:1ff::1 2001:db8::1 2002:808:808::1 2620:4f:8000::1 2d00::1 3000::1 3ffe::1 3fff::1
+    3fff:fff::1 4000::1 5f00::1 fc00::1 fd00::1 fe80::1 fe80::1%1 fec0::1 ff02::1 ff0e::1
+"""
+
+
+@pytest.mark.parametrize("address", SPECIAL.split())
+def test_addresses_with_a_special_purpose_are_not_public(address: str) -> None:
+    assert not is_public(address)
+
+
+PUBLIC = """
+    1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.1 100.63.255.255 100.128.0.1 172.15.0.1 172.32.0.1 192.0.1.1
+    192.167.0.1 192.169.0.1 198.17.0.1 198.20.0.1 203.0.112.1 223.255.255.1
+    2001:200::1 2001:4860:4860::8888 2003::1 2400:cb00::1 2404:6800:4001::1 2606:4700:4700::1111
+    2620:fe::fe 2804:14c::1 2a00:1450:4001::1 2a10:3781::1 2c0f:fb50::1
+"""
+
+
+@pytest.mark.parametrize("address", PUBLIC.split())
 def test_public_addresses_are_public(address: str) -> None:
     assert is_public(address)
 
