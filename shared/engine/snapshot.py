@@ -68,7 +68,8 @@ def _forget() -> None:
     for cached in caches:
         if str(cached.__module__).partition(".")[0] in LIBRARIES:
             cached.cache_clear()
-    if interfaces := sys.modules.get("torch._dynamo.device_interface"):
+    interfaces: Any = sys.modules.get("torch._dynamo.device_interface")
+    if interfaces:
         interfaces._device_initialized = False  # it lists cuda:0 and its like once
 
 
