@@ -35,6 +35,7 @@ HOURS = 60 * MINUTES
 CHECKPOINT = settings().checkpoint_or(ON_A_GPU)
 SHIPS = get_checkpoint(CHECKPOINT).folder is not None
 """Ships with Cygnet, and is small enough for a CPU: no GPU is asked for, and nothing downloaded."""
+GPU_NAMES = ",".join(settings().modal_gpu) or "none"
 GPUS = [] if SHIPS else list(settings().modal_gpu)
 """The best first, then what will do where there is none free. 48 GB hold every checkpoint."""
 SNAPSHOT = settings().modal_snapshot
@@ -85,7 +86,7 @@ def with_packages(*extras: str) -> modal.Image:
         .env(
             {
                 "CYGNET_CHECKPOINT": CHECKPOINT,
-                "CYGNET_MODAL_GPU": ",".join(settings().modal_gpu),
+                "CYGNET_MODAL_GPU": GPU_NAMES,
                 "CYGNET_MODAL_SNAPSHOT": SNAPSHOT,
                 "HF_HUB_CACHE": HUB_CACHE,
                 "HF_XET_HIGH_PERFORMANCE": "1",
