@@ -238,7 +238,8 @@ def web() -> Any:
 def main(*arguments: str) -> None:
     """One picture for `--prompt "..."`, a folder of them for `--prompts-file FILE --out DIR`.
 
-    The other options are the fields of a request, and those of `cygnet batch`.
+    The other options are the fields of a request, and those of `cygnet batch`;
+    `modal run modal_app.py -- --help` lists them.
     """
     from shared.console import print_error
 
@@ -264,7 +265,7 @@ def draw_one(arguments: Sequence[str]) -> None:
     from shared.contract import Done, GenerationRequest, ImageReady, parse_request
     from shared.outputs import Outputs, format_of
 
-    parser = Parser(prog="modal run modal_app.py")
+    parser = Parser(prog="modal run modal_app.py --")
     add_request_options(parser).add_argument("--prompt", required=True, help="what to draw")
     parser.add_argument("--out", default="outputs", metavar="PATH", help="file or folder")
     args = parser.parse_args(arguments)
@@ -289,7 +290,7 @@ def draw_many(arguments: Sequence[str]) -> None:
     from shared.cli.batch import add_batch_options, batch_options, run_batch
     from shared.cli.parser import Parser
 
-    parser = Parser(prog="modal run modal_app.py::batch")
+    parser = Parser(prog="modal run modal_app.py::batch --")
     parser.add_argument("--prompts-file", dest="file", required=True, metavar="FILE")
     add_batch_options(parser)
     parser.set_defaults(checkpoint=CHECKPOINT, concurrency=MAX_CONTAINERS * MAX_INPUTS)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from shared.checkpoints import CHECKPOINTS, get_checkpoint
+from shared.errors import InvalidRequest
 from shared.prices import GPU_SECOND
 from shared.settings import VARIABLES, read_settings
 from tests.modal.conftest import Deploy
@@ -165,6 +166,21 @@ def test_the_commands_of_the_page_are_there(deploy: Deploy) -> None:
     assert app.MAKE_A_KEY in page and app.MAKE_A_KEY in told
     for option in ("--prompt", "--prompts-file", "--out"):
         assert option in page and option in told
+
+
+@pytest.mark.parametrize(
+    ("entry", "command"),
+    [
+        ("draw_one", "modal run modal_app.py -- --help"),
+        ("draw_many", "modal run modal_app.py::batch -- --help"),
+    ],
+)
+def test_a_mistake_in_the_options_names_the_help_that_is_ours_and_not_modals(
+    deploy: Deploy, entry: str, command: str
+) -> None:
+    with pytest.raises(InvalidRequest, match="required") as refused:
+        getattr(deploy(), entry)([])
+    assert refused.value.next_step == f"See {command}."
 
 
 def test_the_app_needs_nothing_that_the_extra_does_not_install(tmp_path: Path) -> None:
