@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from modal._serialization import deserialize, serialize
 
 from shared.backends.modal.worker import Worker
 from shared.engine import acceleration
@@ -83,8 +84,10 @@ def test_a_machine_without_the_gpu_that_was_asked_for_says_so_and_does_not_serve
     has_gpus(monkeypatch, 0)
     with pytest.raises(DeviceUnavailable) as refused:
         starts(snapshot)
-    assert "should have a GPU (L40S or A100-80GB)" in refused.value.message
-    assert "CYGNET_MODAL_GPU" in refused.value.next_step
+    told = deserialize(serialize(refused.value), None)  # as Modal passes it on to the caller
+    assert isinstance(told, DeviceUnavailable)
+    assert "should have a GPU (L40S or A100-80GB)" in told.message
+    assert "CYGNET_MODAL_GPU" in told.next_step
 
 
 @pytest.mark.parametrize("snapshot", ["none", "cpu", "gpu"])

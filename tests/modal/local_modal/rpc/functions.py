@@ -1,4 +1,4 @@
-"""Functions and classes: made when an app is deployed, found by those who call them."""
+"""Functions, classes and their images, as an app is deployed; and how busy a function is."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from modal._serialization import serialize
 from modal_proto import api_pb2 as pb
 
 from tests.modal.local_modal.handles import (
-    class_metadata,
     copy_common_fields,
     function_data,
     function_metadata,
 )
-from tests.modal.local_modal.records import App, Container, Function
+from tests.modal.local_modal.records import Container, Function
 from tests.modal.local_modal.reports import refusal
 from tests.modal.local_modal.rpc import Handlers
 from tests.modal.local_modal.rpc.apps import BUILDER
@@ -56,32 +55,6 @@ class FunctionCalls(Handlers):
     ) -> pb.ClassCreateResponse:
         class_id = request.existing_class_id or self.platform.new_id("cs")
         return pb.ClassCreateResponse(class_id=class_id, handle_metadata=pb.ClassHandleMetadata())
-
-    async def ClassGet(
-        self, request: pb.ClassGetRequest, container: Container | None
-    ) -> pb.ClassGetResponse:
-        app = self._app(request.app_name)
-        if request.object_tag not in app.class_ids:
-            text = f"App '{app.name}' has no class '{request.object_tag}'"
-            raise refusal(Status.NOT_FOUND, text)
-        return pb.ClassGetResponse(
-            class_id=app.class_ids[request.object_tag],
-            handle_metadata=class_metadata(self.platform, app, request.object_tag),
-        )
-
-    async def FunctionGet(
-        self, request: pb.FunctionGetRequest, container: Container | None
-    ) -> pb.FunctionGetResponse:
-        app = self._app(request.app_name)
-        if request.object_tag not in app.function_ids:
-            text = f"App '{app.name}' has no function '{request.object_tag}'"
-            raise refusal(Status.NOT_FOUND, text)
-        function = self.platform.functions[app.function_ids[request.object_tag]]
-        return pb.FunctionGetResponse(
-            function_id=function.id,
-            handle_metadata=function_metadata(function),
-            function=function_data(function),
-        )
 
     async def FunctionBindParams(
         self, request: pb.FunctionBindParamsRequest, container: Container | None
@@ -129,9 +102,3 @@ class FunctionCalls(Handlers):
         function.definition = definition
         await self.platform.endpoints.open(function)
         return function
-
-    def _app(self, name: str) -> App:
-        for app in self.platform.apps.values():
-            if app.deployed and app.name == name:
-                return app
-        raise refusal(Status.NOT_FOUND, f"App '{name}' not found")
