@@ -35,6 +35,7 @@ HOURS = 60 * MINUTES
 CHECKPOINT = settings().checkpoint_or(ON_A_GPU)
 SHIPS = get_checkpoint(CHECKPOINT).folder is not None
 """Ships with Cygnet, and is small enough for a CPU: no GPU is asked for, and nothing downloaded."""
+GPU_NAMES = ",".join(settings().modal_gpu) or "none"
 GPUS = [] if SHIPS else list(settings().modal_gpu)
 """The best first, then what will do where there is none free. 48 GB hold every checkpoint."""
 SNAPSHOT = settings().modal_snapshot
@@ -85,7 +86,7 @@ def with_packages(*extras: str) -> modal.Image:
         .env(
             {
                 "CYGNET_CHECKPOINT": CHECKPOINT,
-                "CYGNET_MODAL_GPU": ",".join(settings().modal_gpu),
+                "CYGNET_MODAL_GPU": GPU_NAMES,
                 "CYGNET_MODAL_SNAPSHOT": SNAPSHOT,
                 "CYGNET_OPENAI_MODELS": ",".join(
                     f"{name}={checkpoint}" for name, checkpoint in settings().openai_models.items()
@@ -240,7 +241,8 @@ def web() -> Any:
 def main(*arguments: str) -> None:
     """One picture for `--prompt "..."`, a folder of them for `--prompts-file FILE --out DIR`.
 
-    The other options are the fields of a request, and those of `cygnet batch`.
+    The other options are the fields of a request, and those of `cygnet batch`;
+    `modal run modal_app.py -- --help` lists them.
     """
     from shared.console import print_error
 
@@ -266,7 +268,7 @@ def draw_one(arguments: Sequence[str]) -> None:
     from shared.contract import Done, GenerationRequest, ImageReady, parse_request
     from shared.outputs import Outputs, format_of
 
-    parser = Parser(prog="modal run modal_app.py")
+    parser = Parser(prog="modal run modal_app.py --")
     add_request_options(parser).add_argument("--prompt", required=True, help="what to draw")
     parser.add_argument("--out", default="outputs", metavar="PATH", help="file or folder")
     args = parser.parse_args(arguments)
@@ -293,7 +295,7 @@ def draw_many(arguments: Sequence[str]) -> None:
     from shared.cli.batch import add_batch_options, batch_options, run_batch
     from shared.cli.parser import Parser
 
-    parser = Parser(prog="modal run modal_app.py::batch")
+    parser = Parser(prog="modal run modal_app.py::batch --")
     parser.add_argument("--prompts-file", dest="file", required=True, metavar="FILE")
     add_batch_options(parser)
     parser.set_defaults(checkpoint=CHECKPOINT, concurrency=MAX_CONTAINERS * MAX_INPUTS)

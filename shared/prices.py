@@ -32,6 +32,8 @@ GPU_SECOND = {
     "B200": 0.001736,
 }
 """By the name that Modal gives a GPU; "A100" alone is not one that could be priced."""
+GPU_NAMES = (*GPU_SECOND, "A10G", "A100", "H100!", "B200+", "ANY")
+"""All that Modal takes for a GPU; some names leave open which it gives."""
 CORE_SECOND = 0.0000131
 GIB_SECOND = 0.00000222
 

@@ -7,6 +7,7 @@ out.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import os
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from shared.errors import InvalidSetting
+from shared.prices import GPU_NAMES
 
 
 class Acceleration(BaseModel):
@@ -71,6 +73,23 @@ HomePath = Annotated[Path, AfterValidator(at_home)]
 a client's settings."""
 
 
+def _gpus(names: tuple[str, ...]) -> tuple[str, ...]:
+    """As Modal spells them, of which a typo would be noticed only when a machine is asked for."""
+    spelled = tuple(name.upper() for name in names)
+    if spelled == ("NONE",):
+        return ()
+    for name in spelled:
+        kind = name.partition(":")[0]  # before how many of them
+        if kind not in GPU_NAMES:
+            near = difflib.get_close_matches(kind[:20], GPU_NAMES, n=1, cutoff=0)
+            raise PydanticCustomError(
+                "gpu",
+                "Modal has no GPU named {name}; the nearest name is {near}",
+                {"name": kind[:20], "near": near[0]},
+            )
+    return spelled
+
+
 class Settings(BaseModel):
     """What the environment says, with defaults for what it leaves out."""
 
@@ -114,7 +133,10 @@ class Settings(BaseModel):
     hub_url: Annotated[
         str, Field(pattern=r"^https?://[^\s/@]+$", examples=["https://huggingface.co"])
     ] = "https://huggingface.co"
-    modal_gpu: Annotated[tuple[str, ...], BeforeValidator(_words)] = ("L40S", "A100-80GB")
+    modal_gpu: Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_gpus)] = (
+        "L40S",
+        "A100-80GB",
+    )
     """What `modal_app.py` asks Modal for, the best first; with cygnet-tiny it asks for none."""
     modal_snapshot: Snapshot = "cpu"
     """What of a started machine `modal_app.py` has Modal keep, to start the next one from."""

@@ -72,6 +72,8 @@ def test_every_variable_sets_its_field() -> None:
         ("CYGNET_SPACE", "https://user:password@swan.example"),
         ("HF_ENDPOINT", "hub.example"),
         ("CYGNET_MODAL_SNAPSHOT", "tpu"),
+        ("CYGNET_MODAL_GPU", "L40S, A100-8GB"),
+        ("CYGNET_MODAL_GPU", "none, L4"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused_with_its_variable(
@@ -82,6 +84,18 @@ def test_a_value_that_cannot_be_used_is_refused_with_its_variable(
     assert f"{variable}={value!r}" in refusal.value.message
     assert variable in refusal.value.next_step
     assert not re.search("Input should|String should|Value error", refusal.value.message)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("L40", "L40S"), ("a100-80", "A100-80GB"), ("H10:2", "H100")]
+)
+def test_a_mistyped_gpu_is_refused_with_the_name_that_is_nearest(typed: str, meant: str) -> None:
+    with pytest.raises(InvalidSetting, match=f"the nearest name is {meant}."):
+        read_settings({"CYGNET_MODAL_GPU": typed})
+
+
+def test_a_gpu_is_known_in_any_case_and_in_any_number() -> None:
+    assert read_settings({"CYGNET_MODAL_GPU": "l40s h100:2"}).modal_gpu == ("L40S", "H100:2")
 
 
 def test_other_variables_stay_out_of_the_error() -> None:

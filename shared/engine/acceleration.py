@@ -44,6 +44,21 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def check_device(device: torch.device) -> None:
+    """Refuse a GPU that is listed but cannot add two numbers: its driver or the card is broken."""
+    if device.type == "cpu":
+        return
+    try:
+        torch.ones(1, device=device).add(1).item()
+    except (RuntimeError, AssertionError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise DeviceUnavailable(
+            f"The device {device.type} is there and does not work: {reason(error)}.",
+            "Mend its driver, or set CYGNET_DEVICE=cpu.",
+        ) from error
+
+
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """ "auto" is bfloat16 on a GPU and float32 on a CPU."""
     if name == "auto":

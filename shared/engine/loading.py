@@ -32,6 +32,7 @@ from shared.checkpoint_folder import TEXT_ENCODERS, check_folder, is_off
 from shared.checkpoints import FILES, Checkpoint, Lora
 from shared.engine import denoising, left_out
 from shared.engine.acceleration import (
+    check_device,
     check_memory,
     check_quantisation,
     choose_device,
@@ -90,6 +91,7 @@ def load(checkpoint: Checkpoint, acceleration: Acceleration) -> Model:
     unreadable.
     """
     device = choose_device(acceleration.device)
+    check_device(device)
     dtype = choose_dtype(acceleration.dtype, device)
     check_quantisation(acceleration, device)
     if acceleration.quantisation == "none":
@@ -149,6 +151,7 @@ def _read(source: _Source, dtype: torch.dtype) -> Model:
 
 def place(model: Model, device: torch.device, acceleration: Acceleration) -> Model:
     """The model on a device, with the kernels asked for. Its parts move; `model` is used up."""
+    check_device(device)
     quantise(model.transformer, acceleration, device)
     prompts = model.prompts
     parts: list[torch.nn.Module] = [model.transformer, prompts.text_encoder, model.frames]

@@ -1,21 +1,24 @@
-"""The offline stand-in for Modal, which lies beside the project where there is one."""
+"""How tests start the offline stand-in for Modal, and an interpreter for its containers."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import sys
 import venv
 from pathlib import Path
 
-import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
-LOCAL_MODAL = ROOT.parent / "shared/tools/local_modal.py"
+LOCAL_MODAL = (sys.executable, "-m", "tests.modal.local_modal")
+"""Its command, from any folder where the project's own is on the import path."""
 
-needs_stand_in = pytest.mark.skipif(
-    not LOCAL_MODAL.is_file(),
-    reason="needs the offline stand-in for Modal at ../shared/tools/local_modal.py",
-)
+
+def environment(**chosen: str) -> dict[str, str]:
+    """This process's environment without settings of Cygnet's but those, for the command."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CYGNET_")}
+    return kept | {"PYTHONPATH": str(ROOT)} | chosen
 
 
 def container_python(folder: Path) -> Path:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,11 @@ import pytest
 import yaml
 
 from shared.checkpoints import CHECKPOINTS, get_checkpoint
+from shared.errors import InvalidRequest
 from shared.prices import GPU_SECOND
 from shared.settings import VARIABLES, read_settings
 from tests.modal.conftest import Deploy
-from tests.modal.stand_in import LOCAL_MODAL, needs_stand_in, python_with, required
+from tests.modal.stand_in import LOCAL_MODAL, environment, python_with, required
 
 ROOT = Path(__file__).parents[2]
 CHOSEN = {"checkpoint", "modal_gpu", "modal_snapshot", "acceleration"}
@@ -61,17 +60,22 @@ def test_one_setting_chooses_the_gpu(deploy: Deploy) -> None:
     assert deploy(CYGNET_MODAL_GPU="H100, L4").GENERATOR["gpu"] == ["H100", "L4"]
 
 
+def test_the_setting_may_ask_for_no_gpu_and_the_containers_know(deploy: Deploy) -> None:
+    app = deploy(CYGNET_MODAL_GPU="none")
+    assert app.GENERATOR["gpu"] is None
+    assert read_settings({"CYGNET_MODAL_GPU": app.GPU_NAMES}).modal_gpu == ()
+
+
 @pytest.mark.parametrize("name", [one.name for one in CHECKPOINTS if one.folder])
 def test_what_ships_with_cygnet_asks_for_no_gpu(deploy: Deploy, name: str) -> None:
     assert deploy(CYGNET_CHECKPOINT=name).GENERATOR["gpu"] is None
 
 
-def inspect(tmp_path: Path, **environment: str) -> dict[str, Any]:
+def inspect(tmp_path: Path, **chosen: str) -> dict[str, Any]:
     """What the platform is told, by function."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("CYGNET_")}
     ran = subprocess.run(
-        [sys.executable, LOCAL_MODAL, "inspect", ROOT / "modal_app.py"],
-        env=kept | environment,
+        [*LOCAL_MODAL, "inspect", ROOT / "modal_app.py"],
+        env=environment(**chosen),
         capture_output=True,
         text=True,
         timeout=120,
@@ -81,7 +85,6 @@ def inspect(tmp_path: Path, **environment: str) -> dict[str, Any]:
     return json.loads(ran.stdout)["functions"]
 
 
-@needs_stand_in
 def test_the_platform_is_told_the_whole_definition(tmp_path: Path) -> None:
     functions = inspect(tmp_path)
     generator, web = functions["Generator.*"], functions["web"]
@@ -108,7 +111,6 @@ def test_the_platform_is_told_the_whole_definition(tmp_path: Path) -> None:
     assert [(one["type"], one["label"]) for one in endpoints] == [("asgi_app", "cygnet")]
 
 
-@needs_stand_in
 def test_every_container_gets_the_sources_and_the_settings(tmp_path: Path) -> None:
     chosen = {
         "CYGNET_CHECKPOINT": "cygnet-tiny-fast",
@@ -140,7 +142,6 @@ def test_every_container_gets_the_sources_and_the_settings(tmp_path: Path) -> No
         assert ("torchao" in function["image"]["pip_packages"]) == (name != "web")
 
 
-@needs_stand_in
 def test_the_images_hold_the_tested_versions_of_what_the_project_asks_for(tmp_path: Path) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
@@ -165,6 +166,21 @@ def test_the_commands_of_the_page_are_there(deploy: Deploy) -> None:
     assert app.MAKE_A_KEY in page and app.MAKE_A_KEY in told
     for option in ("--prompt", "--prompts-file", "--out"):
         assert option in page and option in told
+
+
+@pytest.mark.parametrize(
+    ("entry", "command"),
+    [
+        ("draw_one", "modal run modal_app.py -- --help"),
+        ("draw_many", "modal run modal_app.py::batch -- --help"),
+    ],
+)
+def test_a_mistake_in_the_options_names_the_help_that_is_ours_and_not_modals(
+    deploy: Deploy, entry: str, command: str
+) -> None:
+    with pytest.raises(InvalidRequest, match="required") as refused:
+        getattr(deploy(), entry)([])
+    assert refused.value.next_step == f"See {command}."
 
 
 def test_the_app_needs_nothing_that_the_extra_does_not_install(tmp_path: Path) -> None:

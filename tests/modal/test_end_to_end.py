@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -26,9 +25,7 @@ from shared.backends.local import LocalBackend
 from shared.contract import collect, parse_request
 from shared.images import read_recipe
 from shared.settings import settings
-from tests.modal.stand_in import LOCAL_MODAL, ROOT, container_python, needs_stand_in
-
-pytestmark = needs_stand_in
+from tests.modal.stand_in import LOCAL_MODAL, ROOT, container_python, environment
 
 ASKED = {"prompt": "a red fox, 3d render", "checkpoint": "cygnet-tiny", "steps": 3, "seed": 7}
 LONG = ASKED | {"steps": 100, "num_images": 16}
@@ -86,8 +83,7 @@ class Stand:
 @pytest.fixture(scope="module")
 def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     folder = tmp_path_factory.mktemp("stand")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("CYGNET_")}
-    environment = kept | {"CYGNET_CHECKPOINT": "cygnet-tiny"}
+    tiny = environment(CYGNET_CHECKPOINT="cygnet-tiny")
     threads = f"OMP_NUM_THREADS={torch.get_num_threads()}"  # sums round alike there and here
     options = {
         "--secret": "cygnet:CYGNET_API_KEY=one-key",
@@ -99,8 +95,8 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     words = [str(word) for option in options.items() for word in option]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, LOCAL_MODAL, "up", ROOT / "modal_app.py", *words],
-            env=environment,
+            [*LOCAL_MODAL, "up", ROOT / "modal_app.py", *words],
+            env=tiny,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -118,7 +114,7 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
         with httpx.Client(
             base_url=exported["LOCAL_MODAL_URL_WEB"], headers=key, timeout=120
         ) as client:
-            yield Stand(process, environment | exported, client, folder / "timeline.json")
+            yield Stand(process, tiny | exported, client, folder / "timeline.json")
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
