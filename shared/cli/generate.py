@@ -9,7 +9,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from shared import console
 from shared.backends import Backend, find_backend
@@ -17,9 +17,16 @@ from shared.backends.config import AUTO, read_backends
 from shared.checkpoints import get_checkpoint
 from shared.cli.ctrl_c import CtrlC
 from shared.cli.inspect import read
-from shared.cli.parser import Commands
-from shared.cli.request import add_request_options, resolve_checkpoint
-from shared.contract import Done, GenerationRequest, GenerationResult, ImageReady, parse_request
+from shared.cli.parser import Commands, complete
+from shared.cli.request import add_backend_option, add_request_options, resolve_checkpoint
+from shared.contract import (
+    Done,
+    GenerationRequest,
+    GenerationResult,
+    ImageReady,
+    OutputFormat,
+    parse_request,
+)
 from shared.errors import Cancelled, CygnetError, GenerationError, InternalError, InvalidRequest
 from shared.images import Recipe
 from shared.outputs import Outputs, format_of
@@ -43,15 +50,14 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--out", default="outputs", metavar="PATH", help="file or folder (default: outputs)"
     )
-    group.add_argument(
+    formats = group.add_argument(
         "--format", dest="output_format", metavar="NAME", help="png, webp or jpeg (default: png)"
     )
+    complete(formats, lambda: get_args(OutputFormat))
     group.add_argument("--force", action="store_true", help="replace files that exist")
     group.add_argument("--json", action="store_true", help="print the result as JSON")
     group.add_argument("--quiet", action="store_true", help="show no progress")
-    group.add_argument(
-        "--backend", metavar="NAME", help="what draws: auto, or one of cygnet backends"
-    )
+    add_backend_option(group)
 
 
 def _generate(args: argparse.Namespace) -> None:
@@ -64,11 +70,12 @@ def _generate(args: argparse.Namespace) -> None:
     if args.quiet:  # the Hub's own bars; its client reads this when it is imported
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
+        backend = open_backend()  # what it lacks is said before anything seems to begin
         with progress:
             for remark in remarks:
                 progress.note(remark)
             with CtrlC(progress) as ctrl_c:
-                run = _run(open_backend(), outputs, progress, ctrl_c, echo=not args.json)
+                run = _run(backend, outputs, progress, ctrl_c, echo=not args.json)
                 result = asyncio.run(run)
         progress.note(console.summary(result))
         if args.backend == AUTO:

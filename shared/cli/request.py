@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 from typing import get_args
 
-from shared.checkpoints import CHECKPOINTS, SchedulerName, add_folder
-from shared.cli.parser import NUMBER
+from shared.backends.config import AUTO, read_backends
+from shared.checkpoints import CHECKPOINTS, SchedulerName, add_folder, checkpoint_names
+from shared.cli.parser import NUMBER, complete
 from shared.files import is_folder
 
 
@@ -22,9 +23,22 @@ def add_request_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGr
     group.add_argument("--guidance-scale", **NUMBER, help="0 to 20; above 1 uses what to avoid")
     group.add_argument("--seed", **NUMBER, help="the same seed makes the same picture")
     group.add_argument("--num-images", **NUMBER, help="1 to 16; their seeds count up")
-    group.add_argument("--checkpoint", metavar="NAME", help="or a folder in diffusers' format")
-    group.add_argument("--scheduler", metavar="NAME", help=" or ".join(get_args(SchedulerName)))
+    checkpoint = group.add_argument(
+        "--checkpoint", metavar="NAME", help="or a folder in diffusers' format"
+    )
+    complete(checkpoint, checkpoint_names)
+    schedulers = get_args(SchedulerName)
+    scheduler = group.add_argument("--scheduler", metavar="NAME", help=" or ".join(schedulers))
+    complete(scheduler, lambda: schedulers)
     return group
+
+
+def add_backend_option(
+    parser: argparse._ActionsContainer, help: str = "what draws: auto, or one of cygnet backends"
+) -> None:
+    """`--backend`: any command that makes pictures has it."""
+    backend = parser.add_argument("--backend", metavar="NAME", help=help)
+    complete(backend, lambda: (AUTO, *read_backends().listed))
 
 
 def resolve_checkpoint(name: str) -> str:
