@@ -19,7 +19,7 @@ SERVING = {"fastapi", "starlette", "uvicorn", "httpx"}
 # From the top of the house to its cellar; a module may import from its own floor and those below.
 FLOORS = (
     DOORS,
-    ("shared.cli", "shared.serving"),
+    ("shared.browser", "shared.cli", "shared.serving"),
     ("shared.album", "shared.site"),
     ("shared.api", "shared.batch", "shared.mcp", "space.page"),
     (
@@ -35,6 +35,7 @@ FLOORS = (
     ("shared.images", "shared.files"),
     ("shared.contract",),
     ("shared.checkpoints",),
+    ("shared.packages",),
     ("shared.errors", "shared.prices", "shared.settings", "shared"),
 )
 ONLY_FROM = {
