@@ -35,7 +35,7 @@ help:
 	@printf '\n  \033[1mCygnet\033[0m  a prompt in, a picture out\n\n'
 	@printf '  \033[36m%-32s\033[0m %s\n' \
 	  'make image PROMPT="a red fox"' 'draw it with the checkpoint that ships; into outputs/' \
-	  'make test' 'run the tests; ARGS="-k name" picks some' \
+	  'make test' "run the tests; ARGS=\"-m 'not slow'\" leaves the slow ones out" \
 	  'make lint' 'ruff, formatting and types' \
 	  'make bench' 'ours beside a plain diffusers script, on this machine' \
 	  'make pictures' "draw the README's pictures again" \
@@ -49,7 +49,8 @@ image: prompt $(VENV)/.local
 prompt: # before anything is installed
 	@test -n "$$PROMPT" || { echo 'Say what to draw: make image PROMPT="a red fox, 3d render"' >&2; exit 2; }
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev # the page is tested in a browser: the machine's, or playwright's own
+	@$(PY) -m tests.chromium
 	@$(PY) -m pytest $(ARGS)
 
 lint: $(VENV)/.dev
@@ -91,7 +92,7 @@ $(VENV)/.dev: $(PY) pyproject.toml constraints.txt
 	@touch $(VENV)/.local $(VENV)/.serve $(VENV)/.mcp $@
 
 $(PY):
-	@for candidate in python3.11 python3 python3.12 python3.13 python3.14 python; do \
+	@for candidate in $(or $(PYTHON),python3.11 python3 python3.12 python3.13 python3.14 python); do \
 	   $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
 	   candidate=; \
 	 done; \

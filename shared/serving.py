@@ -26,6 +26,7 @@ from shared.api.logs import log_to_stderr
 from shared.api.options import DAY
 from shared.api.server import Server, listen
 from shared.backends import Backend, Opening, find_backend, open_backend, read_backends
+from shared.browser import open_page
 from shared.cli.parser import check_numbers
 from shared.contract import Limit
 from shared.errors import InvalidSetting
@@ -115,7 +116,10 @@ def serve(options: ServeOptions) -> None:
         server = Server(_app(backend, folder, options))
         if options.child:
             threading.Thread(target=_end_with_input, args=[server], daemon=True).start()
-        announce(address(options.host, listener.getsockname()[1]), options.api.keys)
+        here = address(options.host, listener.getsockname()[1])
+        announce(here, options.api.keys)
+        if not options.child:
+            open_page(here)
         asyncio.run(server.serve([listener]))
 
 
@@ -152,10 +156,12 @@ def _end_with_input(server: Server) -> None:
 
 
 def announce(address: str, keys: tuple[str, ...]) -> None:
-    """Say where the server is, on stdout for a program, and who may call it."""
-    print(address, flush=True)
+    """Say who may call the server, how it ends, and last, on stdout for a program, where it is."""
     if not keys:
         print("CYGNET_API_KEY is not set: this machine only, no key asked.", file=sys.stderr)
+    if sys.stdout.isatty():
+        print("Press Ctrl-C to stop. The server is at", file=sys.stderr)
+    print(address, flush=True)
 
 
 def address(host: str, port: int) -> str:

@@ -128,6 +128,8 @@ class Settings(BaseModel):
         ),
     ] = None
     """The Space that the backend named space generates on: OWNER/NAME, or its address."""
+    open_browser: bool = True
+    """Whether `cygnet serve`, started in a terminal, opens the page."""
     zero_gpu: bool = False
     """Whether this process is a Space on ZeroGPU; the host says so."""
     hub_url: Annotated[
@@ -163,6 +165,7 @@ VARIABLES = {
     "CYGNET_MODAL_GPU": ("modal_gpu",),
     "CYGNET_MODAL_SNAPSHOT": ("modal_snapshot",),
     "CYGNET_SPACE": ("space",),
+    "CYGNET_OPEN_BROWSER": ("open_browser",),
     "SPACES_ZERO_GPU": ("zero_gpu",),
     "HF_ENDPOINT": ("hub_url",),
 }

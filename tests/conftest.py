@@ -15,6 +15,7 @@ from shared.backends.fake import FakeBackend
 from shared.cli import batch, generate
 from shared.contract import Event
 from shared.settings import VARIABLES, settings
+from tests.chromium import left_out
 
 # Before anything imports torch, and for every process that a test starts: models this small run faster
 # on one core, and sums that are made in one order round alike, so that pictures are equal.
@@ -23,6 +24,20 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # A busy machine makes examples slow, not wrong; the same examples each time make a failure repeat.
 hypothesis.settings.register_profile("cygnet", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("cygnet")
+
+
+_skipped: list[pytest.TestReport] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped:
+        _skipped.append(report)
+
+
+def pytest_unconfigure() -> None:
+    """The last line of all."""
+    if said := left_out(_skipped):
+        print(said)
 
 
 @pytest.fixture(autouse=True)

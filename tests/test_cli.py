@@ -308,7 +308,6 @@ def save_with_text(path: Path, text: str) -> None:
         (["inspect", "none.png"], "unreadable_image", "No such file"),
         (["inspect", "bad\nname\x1b[31m.png"], "unreadable_image", "bad name[31m.png"),
         (["paint"], "invalid_request", "paint"),
-        ([], "invalid_request", "COMMAND"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
 )

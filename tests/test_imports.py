@@ -19,7 +19,7 @@ SERVING = {"fastapi", "starlette", "uvicorn", "httpx"}
 # From the top of the house to its cellar; a module may import from its own floor and those below.
 FLOORS = (
     DOORS,
-    ("shared.cli", "shared.serving"),
+    ("shared.browser", "shared.cli", "shared.serving"),
     ("shared.album", "shared.site"),
     ("shared.api", "shared.batch", "shared.mcp", "space.page"),
     (
@@ -38,7 +38,7 @@ FLOORS = (
     ("shared.contract",),
     ("shared.checkpoints",),
     ("shared.http_clients",),
-    ("shared.proxies",),
+    ("shared.packages", "shared.proxies"),
     (
         "shared.errors",
         "shared.field_names",

@@ -289,7 +289,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     for name in [name for name in sys.modules if name.startswith("shared.api")]:
         monkeypatch.delitem(sys.modules, name)
-    assert "cygnet[serve]" in refused(capsys=capsys)
+    assert "'.[space]'" in refused(capsys=capsys)
 
 
 def test_the_example_for_openais_client_draws_a_picture(start: Start, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from shared.backends.config import KEY_VARIABLES, BackendConfig, Kind, read_backends
 from shared.contract import BackendStatus, Event, GenerationRequest
-from shared.errors import PackageMissing
+from shared.packages import needed
 from shared.settings import settings
 
 if TYPE_CHECKING:
@@ -118,13 +118,8 @@ def open_backend(config: BackendConfig, how: Opening | None = None) -> Backend:
 
     Raises `InvalidSetting` if its address or its key is missing, `PackageMissing`.
     """
-    try:
+    with needed(f"The backend {config.name}", "serve"):
         return _OPENERS[config.kind](config, how or Opening())
-    except ModuleNotFoundError as error:
-        raise PackageMissing(
-            f"The backend {config.name} needs a package that is not installed: {error.name}.",
-            "Install it with: pip install 'cygnet[serve]'",
-        ) from error
 
 
 def find_backend(

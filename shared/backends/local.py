@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from shared.checkpoints import Checkpoint, checkpoint_names, get_checkpoint
 from shared.contract import BackendStatus, Done, Event, GenerationRequest
-from shared.errors import CygnetError, PackageMissing
+from shared.errors import CygnetError
+from shared.packages import needed
 from shared.settings import Acceleration
 
 if TYPE_CHECKING:
@@ -113,14 +114,9 @@ class LocalBackend:
 
 
 def _import_engine() -> None:
-    try:
+    with needed("Generating on this machine", "local"):
         for module in ("loading", "thread"):
             importlib.import_module(f"shared.engine.{module}")
-    except ModuleNotFoundError as error:
-        raise PackageMissing(
-            f"Generating on this machine needs a package that is not installed: {error.name}.",
-            "Install it with: pip install 'cygnet[local]'",
-        ) from error
 
 
 def _load(checkpoint: Checkpoint, acceleration: Acceleration, retired: list[Engine]) -> Model:

@@ -29,6 +29,13 @@ class Tally:
         self.total, self.done, self.failed, self.cost_usd = total, done, 0, cost_usd
         self.now = now
         self._times = deque([now()], maxlen=_WINDOW)
+        self._began = False
+
+    def begin(self) -> None:
+        """The first step is being taken: what came before, such as a load, is no part of the rate."""
+        if not self._began and len(self._times) == 1:
+            self._times[0] = self.now()
+        self._began = True
 
     def count(self, entry: Entry) -> None:
         if entry.status == "done":

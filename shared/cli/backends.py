@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import textwrap
 
 from shared.backends import find_backend
-from shared.backends.config import AUTO
+from shared.backends.config import ADDRESS_VARIABLES, AUTO, read_backends
 from shared.backends.router import BackendRow
 from shared.cli.parser import Commands
 from shared.prices import dollars
 from shared.settings import config_file
 
 _COLUMNS = "{:>2} {:<20} {:<6} {:<5} {:>9} {:>9}  {}"
+
+_ELSEWHERE = {"api": "a cygnet serve", "modal": "your deployment", "space": "a Space"}
+"""What stands at the address of each kind, as docs/backends.md explains them."""
 
 
 def add(commands: Commands) -> None:
@@ -41,7 +45,6 @@ async def _statuses() -> list[BackendRow]:
 def _print(rows: list[BackendRow]) -> None:
     """In 80 columns: a line of facts each, and then words."""
     from rich.console import Console
-    from rich.padding import Padding
     from rich.text import Text
 
     console = Console(width=80)
@@ -58,8 +61,14 @@ def _print(rows: list[BackendRow]) -> None:
             row.checkpoint,
         )
         console.print(Text.assemble(facts[:3], (facts[3:23], "bold"), facts[23:]), soft_wrap=True)
-        for line in filter(None, (row.detail, ", ".join(row.checkpoints))):
-            console.print(Padding(Text(line, style="dim"), (0, 0, 0, 3), expand=False))
+        for words in filter(None, (row.detail, ", ".join(row.checkpoints))):
+            for line in textwrap.wrap(words, 77, break_long_words=False):
+                console.print(Text(f"   {line}", style="dim"), soft_wrap=True)
+    known = read_backends().known
+    for kind, variable in ADDRESS_VARIABLES.items():
+        if not known[kind].address and all(row.kind != kind for row in rows):
+            missing = f"   {kind:<8} not set up: {variable} is the address of {_ELSEWHERE[kind]}"
+            console.print(Text(missing, style="dim"), soft_wrap=True)
     where = f"Numbered as auto prefers them among equals. More of them: {config_file()}"
     console.print(Text(where, style="dim"), soft_wrap=True)
 

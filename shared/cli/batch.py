@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,8 +20,8 @@ from shared.batch.source import Kind
 from shared.batch.table import NAME as TABLE
 from shared.cli.ctrl_c import CtrlC
 from shared.cli.parser import NUMBER, Commands, check_numbers
-from shared.cli.request import FLAGS, add_request_options, resolve_checkpoint
-from shared.contract import SEED, GenerationRequest, Limit, clean_text
+from shared.cli.request import FLAGS, add_backend_option, add_request_options, resolve_checkpoint
+from shared.contract import SEED, Event, GenerationRequest, Limit, Step, clean_text
 from shared.errors import BatchIncomplete, Cancelled
 from shared.formats import IN_WORDS
 from shared.settings import settings
@@ -40,9 +41,7 @@ def add(commands: Commands) -> None:
     batch = commands.add_parser("batch", help="make the pictures of a file of prompts")
     batch.set_defaults(run=_batch)
     batch.add_argument("file", metavar="FILE", help="CSV, JSON Lines or plain text; - is stdin")
-    batch.add_argument(
-        "--backend", metavar="NAME", help="what draws: auto, or one of cygnet backends"
-    )
+    add_backend_option(batch)
     add_batch_options(batch)
 
 
@@ -108,9 +107,16 @@ def run_batch(
 
 
 async def _run(batch: Batch, backend: Backend, progress: BatchProgress, ctrl_c: CtrlC) -> None:
+    async def generate(request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        async with aclosing(backend.generate(request)) as events:
+            async for event in events:
+                if isinstance(event, Step):
+                    progress.tally.begin()
+                yield event
+
     ctrl_c.cancels_this_task()
     try:
-        await batch.run(backend.generate, progress.show)
+        await batch.run(generate, progress.show)
     except asyncio.CancelledError:
         raise Cancelled(
             f"Stopped: {progress.tally.done:,} of {progress.tally.total:,} pictures are there.",

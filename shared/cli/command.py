@@ -14,11 +14,22 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from shared import __version__, console
-from shared.cli import backends, batch, checkpoints, gallery, generate, inspect, mcp, serve, space
+from shared.cli import (
+    backends,
+    batch,
+    checkpoints,
+    completion,
+    gallery,
+    generate,
+    inspect,
+    mcp,
+    serve,
+    space,
+)
 from shared.cli.parser import Parser
 from shared.errors import Cancelled, CygnetError, InternalError
 
-COMMANDS = (generate, batch, gallery, checkpoints, backends, serve, mcp, space, inspect)
+COMMANDS = (generate, batch, gallery, checkpoints, backends, serve, mcp, space, inspect, completion)
 """In the order of the help page."""
 
 
@@ -74,6 +85,7 @@ def entry(argv: Sequence[str] | None = None) -> NoReturn:
     Freeing what torch and diffusers hold, piece by piece, took 1.4 of 6.3 seconds; the system does
     it at once. By then every file is written and every backend closed.
     """
+    completion.answer(parser())
     code = main(argv)
     with contextlib.suppress(OSError):  # nobody reads any more
         sys.stdout.flush()
@@ -85,7 +97,7 @@ def parser() -> Parser:
     """The whole command line."""
     whole = Parser(prog="cygnet", description="A prompt in, a picture out.")
     whole.add_argument("--version", action="version", version=f"cygnet {__version__}")
-    commands = whole.add_subparsers(metavar="COMMAND", required=True)
+    commands = whole.add_commands("COMMAND")
     for command in COMMANDS:
         command.add(commands)
     return whole

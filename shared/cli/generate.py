@@ -16,8 +16,8 @@ from shared.backends import Backend, find_backend
 from shared.backends.config import AUTO, read_backends
 from shared.checkpoints import get_checkpoint
 from shared.cli.ctrl_c import CtrlC
-from shared.cli.parser import Commands, text
-from shared.cli.request import FLAGS, add_request_options, resolve_checkpoint
+from shared.cli.parser import Commands, complete, text
+from shared.cli.request import FLAGS, add_backend_option, add_request_options, resolve_checkpoint
 from shared.contract import Done, GenerationRequest, GenerationResult, ImageReady, parse_request
 from shared.errors import Cancelled, CygnetError, GenerationError, InternalError, InvalidRequest
 from shared.formats import FORMATS, IN_WORDS
@@ -43,15 +43,14 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--out", default="outputs", metavar="PATH", help="file or folder (default: outputs)"
     )
-    group.add_argument(
+    formats = group.add_argument(
         "--format", dest="output_format", metavar="NAME", help=f"{IN_WORDS} (default: {FORMATS[0]})"
     )
+    complete(formats, lambda: FORMATS)
     group.add_argument("--force", action="store_true", help="replace files that exist")
     group.add_argument("--json", action="store_true", help="print the result as JSON")
     group.add_argument("--quiet", action="store_true", help="show no progress")
-    group.add_argument(
-        "--backend", metavar="NAME", help="what draws: auto, or one of cygnet backends"
-    )
+    add_backend_option(group)
 
 
 def _generate(args: argparse.Namespace) -> None:
@@ -64,11 +63,12 @@ def _generate(args: argparse.Namespace) -> None:
     if args.quiet:  # the Hub's own bars; its client reads this when it is imported
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
+        backend = open_backend()  # what it lacks is said before anything seems to begin
         with progress:
             for remark in remarks:
                 progress.note(remark)
             with CtrlC(progress) as ctrl_c:
-                run = _run(open_backend(), outputs, progress, ctrl_c, echo=not args.json)
+                run = _run(backend, outputs, progress, ctrl_c, echo=not args.json)
                 result = asyncio.run(run)
         progress.note(console.summary(result))
         for remark in result.remarks:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 from shared.backends import find_backend
 from shared.cli import mcp_client
 from shared.cli.parser import NUMBER, Commands, check_numbers
+from shared.cli.request import add_backend_option
 from shared.contract import Limit
 from shared.gallery import Gallery
+from shared.packages import needed
 from shared.settings import at_home, data_folder, settings
 
 if TYPE_CHECKING:
@@ -45,9 +47,7 @@ def add(commands: Commands) -> None:
         metavar="URL",
         help="lets web pages from there call",
     )
-    mcp.add_argument(
-        "--backend", metavar="NAME", help="what draws where a call does not say (local)"
-    )
+    add_backend_option(mcp, "what draws where a call does not say (local)")
     mcp.add_argument(
         "--out",
         type=lambda given: at_home(Path(given)),  # it stands in a client's settings
@@ -75,7 +75,7 @@ def _stdio(
     _args: argparse.Namespace, open_router: Callable[[], Router], gallery: Gallery, budget: int
 ) -> None:
     """Answer on stdin and stdout until stdin ends."""
-    with mcp_client.packages():
+    with needed("MCP", "mcp"):
         from shared.mcp.server import create_server
 
     async def serve() -> None:
@@ -89,7 +89,7 @@ def _http(
     args: argparse.Namespace, open_router: Callable[[], Router], gallery: Gallery, budget: int
 ) -> None:
     """Answer over HTTP until a signal says to stop."""
-    with mcp_client.packages():
+    with needed("MCP", "mcp"):
         from shared import serving
         from shared.api.server import Server, listen
         from shared.mcp.http import PATH, HttpOptions, mcp_app

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared import console
 from shared.cli.ctrl_c import CtrlC
 from shared.contract import clean_text
-from shared.errors import Cancelled, PackageMissing
+from shared.errors import Cancelled
+from shared.packages import needed
 from shared.settings import secret
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def add(mcp: argparse.ArgumentParser) -> None:
 
 
 def _tools(args: argparse.Namespace) -> None:
-    with packages():
+    with needed("MCP", "mcp"):
         from shared.mcp.client import list_tools
 
     tools = asyncio.run(list_tools(_target(args)))
@@ -67,7 +66,7 @@ def _tools(args: argparse.Namespace) -> None:
 
 
 def _call(args: argparse.Namespace) -> None:
-    with packages():
+    with needed("MCP", "mcp"):
         from shared.mcp.client import call
 
     async def follow() -> Answer:
@@ -132,15 +131,3 @@ def _target(args: argparse.Namespace) -> Target:
         return Target(address=server, key=secret(args.key_variable) if args.key_variable else "")
     backend = ["--backend", args.backend] if args.backend else []
     return Target(command=shlex.split(server) or [*THIS_SERVER, *backend])
-
-
-@contextlib.contextmanager
-def packages() -> Iterator[None]:
-    """Says which package is missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise PackageMissing(
-            f"MCP needs a package that is not installed: {error.name}.",
-            "Install it with: pip install 'cygnet[mcp]'",
-        ) from error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
-from collections.abc import Mapping
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 from shared.contract import Limit
@@ -37,13 +39,69 @@ class _Layout(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Refuses in our form of error instead of with a page of usage."""
+    """Refuses in our form of error instead of with a page of usage, and says what may be meant."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False, formatter_class=_Layout)
 
     def error(self, message: str) -> NoReturn:
         raise InvalidRequest(f"{message[:1].upper()}{message[1:]}.", f"See {self.prog} --help.")
+
+    def add_commands(self, metavar: str, **options: Any) -> Commands:
+        """Where subcommands are added; without one of them the command shows its help."""
+        self.set_defaults(run=lambda _: self.print_help())
+        return self.add_subparsers(metavar=metavar, **options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, but what is left over is refused by the command that it was given to."""
+        parsed, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self._refuse(rest, parsed)
+        return parsed, rest
+
+    def _refuse(self, rest: Sequence[str], parsed: argparse.Namespace) -> NoReturn:
+        if dashed := [word for word in rest if word.startswith("-") and word != "--"]:
+            name = dashed[0].partition("=")[0]
+            raise InvalidRequest(
+                f"{self.prog} has no option {name[:60]}.",
+                self._suggestion(name, self._option_string_actions),
+            )
+        words = " ".join([getattr(parsed, "prompt", None) or "", *rest]).strip()
+        if hasattr(parsed, "prompt"):
+            raise InvalidRequest(
+                "The prompt is more than one word, and has no quotes around it.",
+                f"Put it in quotes: {self.prog} {shlex.quote(words)}",
+            )
+        raise InvalidRequest(
+            f"{self.prog} does not take {words[:60]!r}.", f"See {self.prog} --help."
+        )
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """A subcommand that there is none of; argparse would list all of them."""
+        if not isinstance(action, argparse._SubParsersAction) or value in action.choices:
+            super()._check_value(action, value)
+        elif len(value.split()) > 1 and "generate" in action.choices:
+            raise InvalidRequest(
+                f"{value[:60]!r} is no command.",
+                f"To draw it: {self.prog} generate {shlex.quote(value)}",
+            )
+        else:
+            example = f', or draw with: {self.prog} generate "a red fox"'
+            raise InvalidRequest(
+                f"{self.prog} has no command {value[:60]!r}.",
+                self._suggestion(
+                    value, action.choices, example if "generate" in action.choices else "."
+                ),
+            )
+
+    def _suggestion(self, word: str, known: Iterable[str], else_also: str = ".") -> str:
+        near = difflib.get_close_matches(word, known, n=1)
+        return f"Did you mean {near[0]}?" if near else f"See {self.prog} --help{else_also}"
+
+
+def complete(action: argparse.Action, values: Callable[[], Iterable[str]]) -> None:
+    """Let a shell complete an option with these; they are found when it asks."""
+    vars(action)["completer"] = lambda **_: values()  # where argcomplete looks for it
 
 
 def check_numbers(given: Mapping[str, Any], limits: Mapping[str, Limit]) -> None:

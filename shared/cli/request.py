@@ -6,8 +6,9 @@ import argparse
 import os
 from pathlib import Path
 
-from shared.checkpoints import CHECKPOINTS, SAMPLER_NAMES, add_folder
-from shared.cli.parser import NUMBER, text
+from shared.backends.config import AUTO, read_backends
+from shared.checkpoints import CHECKPOINTS, SAMPLER_NAMES, add_folder, checkpoint_names
+from shared.cli.parser import NUMBER, complete, text
 from shared.contract import GUIDANCE, NUM_IMAGES, STEPS, GenerationRequest, Limit
 from shared.field_names import FieldNames
 from shared.files import is_folder
@@ -27,8 +28,12 @@ def add_request_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGr
         "--seed", **NUMBER, help="the same seed makes the same picture; -1 draws one"
     )
     group.add_argument("--num-images", **NUMBER, help=f"{_range(NUM_IMAGES)}; their seeds count up")
-    group.add_argument("--checkpoint", metavar="NAME", help="or a folder in diffusers' format")
-    group.add_argument("--scheduler", metavar="NAME", help=" or ".join(SAMPLER_NAMES))
+    checkpoint = group.add_argument(
+        "--checkpoint", metavar="NAME", help="or a folder in diffusers' format"
+    )
+    complete(checkpoint, checkpoint_names)
+    scheduler = group.add_argument("--scheduler", metavar="NAME", help=" or ".join(SAMPLER_NAMES))
+    complete(scheduler, lambda: SAMPLER_NAMES)
     return group
 
 
@@ -41,6 +46,14 @@ FLAGS = FieldNames(
 
 def _range(limit: Limit) -> str:
     return f"{limit.low} to {limit.high}"
+
+
+def add_backend_option(
+    parser: argparse._ActionsContainer, help: str = "what draws: auto, or one of cygnet backends"
+) -> None:
+    """`--backend`: any command that makes pictures has it."""
+    backend = parser.add_argument("--backend", metavar="NAME", help=help)
+    complete(backend, lambda: (AUTO, *read_backends().listed))
 
 
 def resolve_checkpoint(name: str) -> str:

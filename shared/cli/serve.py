@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from shared.cli.parser import NUMBER, Commands
-from shared.errors import PackageMissing
+from shared.cli.request import add_backend_option
+from shared.packages import needed
 
 
 def add(commands: Commands) -> None:
@@ -40,9 +41,7 @@ def _add_serve_options(parser: argparse.ArgumentParser) -> None:
         help="lets webhooks call this machine and network",
     )
     parser.add_argument("--log-prompts", action="store_true", help="puts prompts into the log")
-    parser.add_argument(
-        "--backend", metavar="NAME", help="what draws: auto, or one of cygnet backends"
-    )
+    add_backend_option(parser)
     parser.add_argument(
         "--child",
         action="store_true",
@@ -51,11 +50,6 @@ def _add_serve_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(args: argparse.Namespace) -> None:
-    try:
+    with needed("Serving", "space"):  # with the page
         from shared import serving
-    except ModuleNotFoundError as error:
-        raise PackageMissing(
-            f"Serving needs a package that is not installed: {error.name}.",
-            "Install it with: pip install 'cygnet[serve]'",
-        ) from error
     serving.serve(serving.read_options(vars(args)))

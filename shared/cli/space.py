@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import re
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.cli.parser import NUMBER, Commands, check_numbers
 from shared.contract import Limit
-from shared.errors import InvalidRequest, PackageMissing
+from shared.errors import InvalidRequest
+from shared.packages import needed
 from shared.settings import read_secret, secret, settings
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ _LIMITS = {"sleep_time": Limit(-1, 31_536_000)}
 
 def add(commands: Commands) -> None:
     space = commands.add_parser("space", help="publish the Hugging Face Space")
-    actions = space.add_subparsers(metavar="ACTION", required=True)
+    actions = space.add_commands("ACTION")
 
     build = actions.add_parser("build", help="lay out its repository in an empty folder")
     build.add_argument("folder", type=Path, metavar="DIR")
@@ -70,7 +69,7 @@ def _build(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    with _packages():
+    with needed("The Space's tools", "publish"):
         from shared.mirror.check import check
     check(args.folder)
     print(f"{args.folder}  is the Space's repository, and its pins fit")
@@ -78,7 +77,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _publish(args: argparse.Namespace) -> None:
     check_numbers(vars(args), _LIMITS)
-    with _packages():
+    with needed("The Space's tools", "publish"):
         from shared.mirror import hub, tree
         from shared.mirror.check import check
     wishes = hub.Wishes(
@@ -132,14 +131,3 @@ def _name(text: str) -> str:
         "A variable or secret needs a name of letters, digits and _.",
         "Give a secret by its name alone: its value is read from the environment.",
     )
-
-
-@contextlib.contextmanager
-def _packages() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise PackageMissing(
-            f"The Space's tools need a package that is not installed: {error.name}.",
-            "Install it with: pip install 'cygnet[publish]'",
-        ) from error

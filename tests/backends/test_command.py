@@ -67,6 +67,21 @@ def test_backends_are_a_table_of_80_columns(file: Path, capsys: Capture) -> None
     assert str(file) in lines[-1]
 
 
+def test_what_could_be_set_up_is_shown_with_the_variable_that_does_it(
+    file: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("backends") == 0
+    lines = capsys.readouterr().out.splitlines()
+    offered = {words[0]: words[4] for line in lines if (words := line.split())[1:2] == ["not"]}
+    assert offered == {"modal": "CYGNET_MODAL_URL", "space": "CYGNET_SPACE"}  # the file has an api
+    for line in lines:
+        assert line == line.rstrip()
+    monkeypatch.setenv("CYGNET_SPACE", "http://127.0.0.1:9")
+    settings.cache_clear()
+    assert run("backends") == 0
+    assert "CYGNET_SPACE" not in capsys.readouterr().out
+
+
 def test_backends_as_json_are_the_same_table(file: Path, capsys: Capture) -> None:
     assert run("backends", "--json") == 0
     rows = json.loads(capsys.readouterr().out)

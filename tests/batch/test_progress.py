@@ -61,6 +61,18 @@ def test_a_slow_rate_is_told_by_the_minute() -> None:
     assert str(tally) == "1 of 3 · 1.5/min · 0:01:20 left"
 
 
+def test_the_time_before_the_first_step_is_no_part_of_the_rate() -> None:
+    clock = Clock()
+    tally = Tally(total=40, done=0, cost_usd=0, now=clock)
+    clock.seconds = 60  # the load
+    tally.begin()
+    for _ in range(3):
+        clock.seconds += 2
+        tally.begin()
+        tally.count(made())
+    assert str(tally) == "3 of 40 · 30.0/min · 0:01:14 left"
+
+
 def test_the_rate_is_that_of_late_and_not_of_the_whole_run() -> None:
     clock = Clock()
     tally = Tally(total=10_000, done=0, cost_usd=0, now=clock)

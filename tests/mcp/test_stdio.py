@@ -188,4 +188,4 @@ def test_a_package_is_missing_only_where_an_import_of_the_server_fails(
             monkeypatch.setitem(sys.modules, absent, None)
         assert main(["mcp", "--backend", "fake", "--out", str(tmp_path)]) == 1
         said.append(capsys.readouterr().err)
-    assert "cygnet[mcp]" not in said[0] and "cygnet[mcp]" in said[1]
+    assert "'.[mcp]'" not in said[0] and "'.[mcp]'" in said[1]
