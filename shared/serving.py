@@ -134,7 +134,7 @@ def _backend(options: ServeOptions) -> Backend:
     """The one of that name; for a child only that, for whoever started it has chosen already."""
     if options.child:
         return open_backend(read_backends().find(options.backend), Opening(previews=True))
-    return find_backend(options.backend, previews=True)()
+    return find_backend(options.backend, previews=True, named=False)()
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ def open_backend() -> Backend:
     """On ZeroGPU its own where the engine of this process is wanted; else the one of that name."""
     name = settings().backend
     if not (settings().zero_gpu and name == "local"):
-        return find_backend(name, previews=True)()
+        return find_backend(name, previews=True, named=False)()
     spaces = importlib.import_module("spaces")  # the host's; before torch, which it patches
     from space.ahead import compile_ahead
     from space.zero import ZeroBackend, load_for_zero

@@ -66,7 +66,7 @@ def use_fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Puts a fake in place of the command line's backends; hands on `before_event`."""
 
     def use(before_event: Callable[[Event], None] | None = None) -> None:
-        def find(name: str, priority: int | None = None) -> Callable[[], Backend]:
+        def find(name: str, **_: object) -> Callable[[], Backend]:
             read_backends().check(name)
             return lambda: FakeBackend(before_event)
 

@@ -106,6 +106,9 @@ def test_the_example_on_the_card_of_the_space_calls_what_the_client_has() -> Non
     with mock.patch("gradio_client.Client", autospec=True) as client:
         exec(example, {})
     client.assert_called_once_with("OWNER/NAME")
+    [call] = client.return_value.predict.call_args_list
+    assert call.kwargs.pop("api_name") == "/generate"
+    parse_request({"prompt": call.args[0], **call.kwargs})
 
 
 def anchors(page: Path) -> set[str]:

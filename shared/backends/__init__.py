@@ -123,9 +123,15 @@ def open_backend(config: BackendConfig, how: Opening | None = None) -> Backend:
 
 
 def find_backend(
-    name: str, previews: bool = False, apart: bool = False, priority: int | None = None
+    name: str,
+    previews: bool = False,
+    apart: bool = False,
+    priority: int | None = None,
+    named: bool = True,
 ) -> Callable[[], Router]:
-    """What opens the backend of that name, or `auto`, behind a router that says who served.
+    """What opens the backend of that name, or `auto`, behind a router that says who served and why.
+
+    `named` is False for a server, whose callers have not named what it draws on.
 
     Raises `UnknownBackend`, or `InvalidSetting` if the file of backends is wrong.
     """
@@ -133,4 +139,5 @@ def find_backend(
 
     backends = read_backends()
     backends.check(name)
-    return functools.partial(Router, backends, name, Opening(previews, apart, priority=priority))
+    how = Opening(previews, apart, priority=priority)
+    return functools.partial(Router, backends, name, how, named=named)

@@ -38,6 +38,9 @@ FRESH_SECONDS = 15.0
 """How long that is believed."""
 
 BY_NAME = "asked for by name"
+USUAL = "what draws here where nobody names another"
+PLAIN = ("", f"{BY_NAME}.", f"{USUAL}.")
+"""Reasons that tell whoever asked nothing new."""
 
 
 class BackendRow(BaseModel):
@@ -64,7 +67,8 @@ class BackendRow(BaseModel):
 class Router:
     """A backend in front of all that are configured: `name` says which, or `auto`.
 
-    `open` stands in for what opens a backend, `now` for the clock.
+    `open` stands in for what opens a backend, `now` for the clock. `named` is whether whoever calls
+    has named the backend; if it is a server's own choice, its callers have not.
     """
 
     def __init__(
@@ -75,8 +79,10 @@ class Router:
         ledger: Ledger | None = None,
         open: Callable[[BackendConfig, Opening], Backend] = open_backend,
         now: Callable[[], float] = time.monotonic,
+        named: bool = True,
     ) -> None:
         self.name = name
+        self._named = named
         self.backends = backends
         self._how = how or Opening()
         self._ledger = ledger or Ledger(data_folder(), backends.limits)
@@ -99,7 +105,8 @@ class Router:
         if name == AUTO:
             choices, remarks = await self._rank(request)
         else:
-            choices, remarks = [Choice(self.backends.find(name), BY_NAME)], []
+            reason = USUAL if name == self.name and not self._named else BY_NAME
+            choices, remarks = [Choice(self.backends.find(name), reason)], []
         for choice in choices:
             attempt, last = Attempt(choice, remarks), choice is choices[-1]
             try:
@@ -291,7 +298,7 @@ class Attempt:
             return event
         result, config = event.result, self.choice.config
         sentences = [f"{self.choice.reason}.", *self._remarks]
-        if result.backend_reason not in ("", f"{BY_NAME}."):  # a server may choose as well
+        if result.backend_reason not in PLAIN:  # a server may choose as well
             sentences.append(f"There {result.backend} served: {result.backend_reason}")
         said: dict[str, object] = {"backend": config.name, "backend_reason": " ".join(sentences)}
         if result.cost_usd is None and config.price is not None:

@@ -89,8 +89,10 @@ def event_of(message: Message) -> Queued | Starting | Step | ImageFile | Done | 
 
 def _event(output: dict[str, Any]) -> Queued | Starting | Step | ImageFile | Done:
     try:
-        return _EVENT.validate_json(json.dumps(output["data"][0]))
-    except (ValidationError, KeyError, IndexError, TypeError) as error:
+        said = dict(output["data"][0])
+        said.pop("images", None)  # of the last event; each came in one of its own
+        return _EVENT.validate_json(json.dumps(said))
+    except (ValidationError, KeyError, IndexError, TypeError, ValueError) as error:
         raise not_ours() from error
 
 

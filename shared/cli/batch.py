@@ -69,7 +69,7 @@ def add_batch_options(parser: argparse.ArgumentParser) -> None:
 
 def _batch(args: argparse.Namespace) -> None:
     name = args.backend or settings().backend
-    open_backend = find_backend(name, priority=PRIORITY)
+    open_backend = find_backend(name, priority=PRIORITY, named=bool(args.backend))
     args.checkpoint = args.checkpoint or read_backends().default_checkpoint(name)
     run_batch(batch_options(args), open_backend, dry_run=args.dry_run, quiet=args.quiet)
 

@@ -54,8 +54,9 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _generate(args: argparse.Namespace) -> None:
+    named = bool(args.backend)
     args.backend = args.backend or settings().backend
-    open_backend = find_backend(args.backend)
+    open_backend = find_backend(args.backend, named=named)
     request, remarks = _request(args)
     outputs = Outputs(args.out, request, force=args.force)
     report: dict[str, Any] = {"images": outputs.saved}

@@ -65,7 +65,7 @@ def add(commands: Commands) -> None:
 
 def _serve(args: argparse.Namespace) -> None:
     check_numbers(vars(args), _LIMITS)
-    open_router = find_backend(args.backend or settings().backend, apart=True)
+    open_router = find_backend(args.backend or settings().backend, apart=True, named=False)
     with contextlib.closing(Gallery(args.out or data_folder() / "gallery")) as gallery:
         serve = _http if args.http else _stdio
         serve(args, open_router, gallery, args.max_answer * 1000)

@@ -245,9 +245,8 @@ def _typed(text: str, schema: dict[str, Any]) -> Any:
 
 
 async def _save(client: Client, answer: CallToolResult, out: Path, stem: str) -> list[Path]:
-    """Write the originals that the answer links to, else the pictures in it, into the folder."""
-    links = [block for block in answer.content if isinstance(block, ResourceLink)]
-    files = [file for link in links for file in await _read(client, link.uri)]
+    """Write the originals that the answer names, else the pictures in it, into the folder."""
+    files = [file for uri in _originals(answer) for file in await _read(client, uri)]
     if not files:
         blocks = [block for block in answer.content if isinstance(block, ImageContent)]
         files = [(block.data, block.mime_type) for block in blocks]
@@ -256,6 +255,15 @@ async def _save(client: Client, answer: CallToolResult, out: Path, stem: str) ->
         for data, kind in files
         if kind in _SUFFIXES
     ]
+
+
+def _originals(answer: CallToolResult) -> list[str]:
+    """The resources of pictures: Cygnet's among its data, another server's as links."""
+    data = answer.structured_content or {}
+    pictures = data.get("pictures") if isinstance(data, dict) else None
+    named = [one.get("uri") for one in pictures or () if isinstance(one, dict)]
+    links = [block.uri for block in answer.content if isinstance(block, ResourceLink)]
+    return list(dict.fromkeys([*(uri for uri in named if isinstance(uri, str)), *links]))
 
 
 async def _read(client: Client, uri: str) -> list[tuple[str, str]]:

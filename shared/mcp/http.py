@@ -20,8 +20,9 @@ from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.api.security import key_digest
 from shared.backends.router import Router
@@ -102,7 +103,38 @@ def _routes(
     app.state.keys = bool(options.keys)
     app.state.security = TransportSecurityMiddleware(security)
     app.router.routes.append(Route(IMAGES, _image))
+    app.add_middleware(_SaysWhereTheKeyGoes)
     return app
+
+
+class _SaysWhereTheKeyGoes:
+    """Around an app that refuses whoever has no key: the SDK's refusal says only that one is missing."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = False
+
+        async def send_words(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] == 401:
+                refused = True
+                await _no_key()(scope, receive, send)
+            elif not refused:
+                await send(message)
+
+        await self._app(scope, receive, send_words)
+
+
+def _no_key() -> Response:
+    """In the form of RFC 6750, which is what the SDK's clients read."""
+    said = (
+        "This server asks for a key. Send one of its keys with each call: Authorization: Bearer KEY"
+    )
+    challenge = f'Bearer error="invalid_token", error_description="{said}"'
+    body = {"error": "invalid_token", "error_description": said}
+    return JSONResponse(body, 401, {"WWW-Authenticate": challenge})
 
 
 class _Keys:
@@ -144,7 +176,7 @@ async def _image(request: Request) -> Response:
     if refusal := await state.security.validate_request(request):
         return refusal
     if state.keys and not get_access_token():
-        return PlainTextResponse("A key is needed.", 401, {"WWW-Authenticate": "Bearer"})
+        return _no_key()
     key = request.path_params["name"].split(".")[0]
     try:
         picture = await asyncio.to_thread(state.gallery.picture, key, owner())

@@ -14,9 +14,10 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mcp.types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
+from mcp.types import CallToolResult, ContentBlock, ImageContent, TextContent
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared.backends.router import PLAIN
 from shared.contract import GenerationRequest
 from shared.errors import CygnetError
 from shared.gallery import Gallery, Picture
@@ -196,7 +197,7 @@ def _message(job: Job, pictures: list[Made]) -> str:
         count = "1 picture" if len(pictures) == 1 else f"{len(pictures)} pictures"
         drawn = f"Drew {count} on {result.backend} in {result.timings.total:.1f} s."
         cost = f" Cost: about {dollars(result.cost_usd)}." if result.cost_usd else ""
-        why = f" Why there: {result.backend_reason}" if result.backend_reason else ""
+        why = "" if result.backend_reason in PLAIN else f" Why there: {result.backend_reason}"
         return f"{drawn} Seed{'s' * (len(pictures) > 1)}: {seeds}.{cost}{why}"
     if job.error:
         return f"{job.error}{f' Kept, with seed {seeds}.' if pictures else ''}"
@@ -223,18 +224,10 @@ def _report_answer(report: Report) -> CallToolResult:
     places = [f"Original: {picture.original}" for picture in report.pictures]
     partly = PARTLY if report.remarks else ""
     said = "\n".join(filter(None, [report.message, partly, *places, report.shown]))
+    # No resource_link: the data have each picture's uri, and LangChain's adapter makes of a link an
+    # image whose address a model's provider is then asked to fetch.
     content: list[ContentBlock] = [_text(said), _json(data)]
-    content += [_link(picture) for picture in report.pictures]
     return CallToolResult(content=content, structured_content=data)
-
-
-def _link(picture: Made) -> ResourceLink:
-    return ResourceLink(
-        type="resource_link",
-        name=f"{picture.id}.{picture.format}",
-        uri=picture.uri,
-        mime_type=f"image/{picture.format}",
-    )
 
 
 def _text(said: str) -> TextContent:

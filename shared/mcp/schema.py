@@ -51,8 +51,11 @@ _SIDE = {
     "description": "pixels; list_checkpoints has the limits of each",
 }
 _MORE: dict[str, dict[str, Any]] = {
-    "prompt": {"minLength": 1, "maxLength": MAX_PROMPT},
-    "negative_prompt": {"maxLength": MAX_PROMPT},
+    "prompt": {"minLength": 1},
+    "negative_prompt": {
+        "description": f"what to avoid, in at most {MAX_PROMPT} characters; acts when "
+        "guidance_scale is above 1"
+    },
     "checkpoint": {"enum": [checkpoint.name for checkpoint in CHECKPOINTS]},
     "width": _SIDE,
     "height": _SIDE,
@@ -90,16 +93,24 @@ def generate_parameters(backends: Sequence[str], backend: str) -> Iterator[inspe
 
 
 def published(schema: dict[str, Any]) -> dict[str, Any]:
-    """A tool's input schema as clients get it: closed, and without what says nothing."""
+    """A tool's input schema as clients get it: without what says nothing, and what they cannot take.
+
+    Whatever is left out here is checked all the same. google-genai reads `additionalProperties` as
+    a schema and fails on a `false`. llama.cpp makes a grammar of the schemas of all tools before each
+    message: it wants a pattern to be anchored and without classes, and spells a `maxLength` out.
+    """
     properties = {
-        name: {
-            key: value
-            for key, value in facts.items()
-            if key != "title" and (key, value) != ("default", None)
-        }
+        name: {key: value for key, value in facts.items() if _is_published(key, value)}
         for name, facts in schema["properties"].items()
     }
-    return schema | {"properties": properties, "additionalProperties": False}
+    kept = {key: value for key, value in schema.items() if key != "additionalProperties"}
+    return kept | {"properties": properties}
+
+
+def _is_published(key: str, value: object) -> bool:
+    if key == "pattern":
+        return str(value).startswith("^") and str(value).endswith("$") and "\\" not in str(value)
+    return key not in ("title", "maxLength") and (key, value) != ("default", None)
 
 
 def check_names(arguments: dict[str, Any], schema: dict[str, Any]) -> None:

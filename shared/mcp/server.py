@@ -34,7 +34,7 @@ from shared import __version__
 from shared.backends.router import Router
 from shared.errors import CygnetError, InternalError
 from shared.gallery import Gallery
-from shared.mcp import replies
+from shared.mcp import replies, stdio
 from shared.mcp.access import Rules
 from shared.mcp.jobs import Jobs
 from shared.mcp.previews import mime_type
@@ -147,6 +147,12 @@ class Server(MCPServer[Any]):
     def __init__(self, jobs: Jobs, name: str, **options: Any) -> None:
         super().__init__(name, **options)
         self.jobs = jobs
+
+    async def run_stdio_async(self) -> None:
+        """Answer on stdin and stdout until stdin ends."""
+        options = self._lowlevel_server.create_initialization_options()
+        async with stdio.streams() as (messages, answers):
+            await self._lowlevel_server.run(messages, answers, options)
 
     async def list_tools(self) -> list[Tool]:
         return [

@@ -1,8 +1,9 @@
 """`/generate`: one generation through Gradio's own API, as the stream of events it is.
 
 Its parameters are the fields of `GenerationRequest`; None leaves one to the checkpoint. Each event
-that it yields is the contract's, as JSON, but for one thing: the `image` of an `image` event is a
-file of Gradio's, which holds the original bytes. An error is Gradio's, with our code as its title.
+that it yields is the contract's, as JSON, but for two things: the `image` of an `image` event is a
+file of Gradio's, which holds the original bytes; and the `done` event, which is all that a client's
+`predict` returns, has these files again, as `images`. An error is Gradio's, with our code as its title.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import gradio as gr
 from gradio.data_classes import FileData
 from pydantic.fields import FieldInfo
 
-from shared.contract import Event, GenerationRequest, ImageReady, parse_request
+from shared.contract import Done, Event, GenerationRequest, ImageReady, parse_request
 from shared.errors import CygnetError
 from space.page.workshop import Workshop
 
@@ -30,9 +31,15 @@ def add_endpoint(page: gr.Blocks, workshop: Workshop, concurrency: int) -> None:
         given = dict(zip(GenerationRequest.model_fields, values, strict=True))
         try:
             request = parse_request(given)
+            files: dict[int, dict[str, Any]] = {}
             async with aclosing(workshop.events(request, browser)) as events:
                 async for event in events:
-                    yield await event_json(workshop, event, request)
+                    told = await event_json(workshop, event, request)
+                    if isinstance(event, ImageReady):
+                        files[event.index] = told["image"]
+                    if isinstance(event, Done):
+                        told["images"] = [files[index] for index in sorted(files)]
+                    yield told
         except CygnetError as error:
             raise gradio_error(error) from None
 
@@ -46,7 +53,8 @@ def add_endpoint(page: gr.Blocks, workshop: Workshop, concurrency: int) -> None:
         generate,
         api_name="generate",
         api_description="Draws pictures. What it yields are the events of the work, as JSON: "
-        "queued, step, image and done. To cancel stops it before its next step.",
+        "queued, step, image and done; done has all pictures, as images. To cancel stops it before "
+        "its next step.",
         concurrency_limit=concurrency,
     )
     fields = GenerationRequest.model_fields.values()

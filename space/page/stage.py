@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import html
 
-from shared.backends.router import BY_NAME
+from shared.backends.router import PLAIN
 from shared.console import summary
 from shared.contract import Done, Event, GenerationRequest, GenerationResult, Queued, Starting, Step
 from space.page.markup import Shown, frame, notice, picture, settings_list
@@ -124,8 +124,8 @@ def remarks(result: GenerationResult) -> str:
 
 def facts(result: GenerationResult) -> str:
     """Who served it and, where nobody had asked for that one, why; on what; how long each phase took."""
-    reason = result.backend_reason.rstrip(".")
-    why = f" ({reason})" if reason and reason != BY_NAME else ""
+    reason = result.backend_reason
+    why = "" if reason in PLAIN else f" ({reason.rstrip('.')})"
     return (
         f'<p class="facts">{html.escape(f"Drawn by {result.backend}{why}: {summary(result)}.")}</p>'
     )

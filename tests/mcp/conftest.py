@@ -54,7 +54,7 @@ def held() -> HeldBackend:
 
 def routed(backend: Backend, name: str = "fake") -> Router:
     """A router to which every backend is this one."""
-    return Router(read_backends(), name, open=lambda config, how: backend)
+    return Router(read_backends(), name, open=lambda config, how: backend, named=False)
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ async def test_the_original_is_at_an_address_under_the_same_key(serve: Serve) ->
     assert mine.content.startswith(b"\x89PNG")
     assert other.status_code == 404
     assert nobody.status_code == 401
+    assert "Authorization: Bearer KEY" in nobody.json()["error_description"]
 
 
 @pytest.mark.parametrize("name", ["x", "%2e%2e%2fgallery.sqlite3", "a%00b", "ü" * 500])
@@ -61,6 +62,8 @@ async def test_without_a_key_that_is_known_nobody_gets_in(
             given = ASKED | ({"Authorization": f"Bearer {key}"} if key else {})
             refused = await http.post(url, json=PING, headers=httpx.Headers(given, "latin-1"))
         assert refused.status_code == 401
+        for said in (refused.json()["error_description"], refused.headers["www-authenticate"]):
+            assert "asks for a key" in said and "Authorization: Bearer KEY" in said
         assert refused.headers["www-authenticate"].startswith("Bearer")
         with pytest.raises((ExceptionGroup, MCPError)):
             async with http_client(url, mode, "wrong" if key else ""):

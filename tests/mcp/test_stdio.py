@@ -189,3 +189,47 @@ def test_a_package_is_missing_only_where_an_import_of_the_server_fails(
         assert main(["mcp", "--backend", "fake", "--out", str(tmp_path)]) == 1
         said.append(capsys.readouterr().err)
     assert "'.[mcp]'" not in said[0] and "'.[mcp]'" in said[1]
+
+
+LINES = {
+    "half an emoji": (
+        rb'{"jsonrpc":"2.0","id":10,"method":"ping","params":{"x":"\ud83e"}}',
+        -32700,
+        10,
+    ),
+    "half an emoji in a name": (
+        rb'{"jsonrpc":"2.0","id":"a","method":"ping","\udd8a":1}',
+        -32700,
+        "a",
+    ),
+    "half an emoji as the id": (rb'{"jsonrpc":"2.0","id":"\ud83e","method":"ping"}', -32700, "?"),
+    "no JSON": (b"not json", -32700, None),
+    "a byte order mark": (b'\xef\xbb\xbf{"jsonrpc":"2.0","id":15,"method":"ping"}', -32700, 15),
+    "UTF-16": ('{"jsonrpc":"2.0","id":16,"method":"ping"}'.encode("utf-16-be"), -32700, None),
+    "cut": (b'{"jsonrpc":"2.0","id":17,"method":"pi', -32700, None),
+    "two in a line": (b'{"jsonrpc":"2.0","id":1,"method":"ping"}{}', -32700, None),
+    "too deep": (b'{"id":19,"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", -32700, None),
+    "a batch": (b'[{"jsonrpc":"2.0","id":20,"method":"ping"}]', -32600, None),
+    "no method": (b'{"jsonrpc":"2.0","id":21}', -32600, 21),
+    "another version": (b'{"jsonrpc":"1.0","id":22,"method":"ping"}', -32600, 22),
+    "a number": (b"7", -32600, None),
+}
+
+
+def test_every_line_gets_an_answer_and_the_server_goes_on(tmp_path: Path) -> None:
+    door = parameters(cwd=tmp_path)
+    ping = {"jsonrpc": "2.0", "id": "ping", "method": "ping"}
+    sent = [json.dumps(INITIALIZE).encode(), *(line for line, _, _ in LINES.values())]
+    with subprocess.Popen(
+        [door.command, *door.args], env=door.env, cwd=tmp_path, stdin=-1, stdout=-1
+    ) as process:
+        assert process.stdin and process.stdout
+        process.stdin.write(b"\n".join([*sent, b"", json.dumps(ping).encode(), b""]))
+        process.stdin.flush()
+        answers = [json.loads(process.stdout.readline()) for _ in range(len(sent) + 1)]
+        process.stdin.close()
+    refused = [answer for answer in answers if "error" in answer]
+    told = [(answer["error"]["code"], answer["id"]) for answer in refused]
+    assert told == [(code, id) for _, code, id in LINES.values()]
+    assert all("in UTF-8" in answer["error"]["message"] for answer in refused)
+    assert {answer["id"] for answer in answers if "result" in answer} == {0, "ping"}

@@ -46,6 +46,15 @@ async def test_it_streams_every_event_and_the_original_files(serve: Serve) -> No
     assert events[-1]["result"]["request"] == parse_request(ASKED).model_dump(mode="json")
 
 
+@pytest.mark.anyio
+async def test_predict_returns_the_original_files_of_all_pictures(serve: Serve) -> None:
+    _, images = await collect(FakeBackend().generate(parse_request(ASKED)))
+    with serve(FakeBackend()) as url:
+        done = connect(url).predict(**ASKED, api_name="/generate")
+    assert [Path(file).read_bytes() for file in done["images"]] == images
+    assert (done["type"], done["result"]["seeds"]) == ("done", [7, 8])
+
+
 def test_an_error_has_our_code_what_was_wrong_and_what_to_do(serve: Serve) -> None:
     with serve(FakeBackend()) as url, pytest.raises(AppError) as refused:
         connect(url).predict("a fox", steps=500, api_name="/generate")
@@ -112,9 +121,27 @@ def test_its_parameters_are_the_fields_of_a_request_and_each_is_explained(serve:
 def test_the_example_of_the_docs_follows_a_picture(
     serve: Serve, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    [example] = re.findall(r"^```python\n(.*?)^```$", DOCS, flags=re.M | re.S)
+    _, example = re.findall(r"^```python\n(.*?)^```$", DOCS, flags=re.M | re.S)
     with serve(FakeBackend()) as url:
         program = example.replace("http://127.0.0.1:8000", url)
         subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
     told = capfd.readouterr().out
     assert all(word in told for word in ("queued", "step 20", ".png", "done"))
+
+
+def test_the_shorter_example_of_the_docs_has_the_picture(
+    serve: Serve, capfd: pytest.CaptureFixture[str]
+) -> None:
+    example, _ = re.findall(r"^```python\n(.*?)^```$", DOCS, flags=re.M | re.S)
+    with serve(FakeBackend()) as url:
+        program = example.replace("http://127.0.0.1:8000", url)
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    assert re.search(r"\['.*\.png'\] \[7\]", capfd.readouterr().out)
+
+
+def test_the_loop_of_the_docs_raises_where_the_call_is_refused(serve: Serve) -> None:
+    _, example = re.findall(r"^```python\n(.*?)^```$", DOCS, flags=re.M | re.S)
+    with serve(FakeBackend()) as url:
+        wrong = example.replace("http://127.0.0.1:8000", url).replace("seed=7", "steps=500")
+        ran = subprocess.run([sys.executable, "-c", wrong], capture_output=True, timeout=120)
+    assert ran.returncode == 1 and b"Use steps=100." in ran.stderr
