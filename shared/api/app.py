@@ -8,7 +8,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from starlette.middleware.cors import CORSMiddleware
 
 from shared import __version__
 from shared.api import images, openai, service
@@ -16,6 +15,7 @@ from shared.api import jobs as job_routes
 from shared.api.job_service import JobService
 from shared.api.metrics import Metrics
 from shared.api.options import ApiOptions
+from shared.api.origins import check_origins
 from shared.api.problems import Problem, add_handlers
 from shared.api.rate_limit import RateLimit
 from shared.api.request_log import RequestLog
@@ -23,19 +23,6 @@ from shared.api.runner import Runner
 from shared.backends import Backend
 from shared.errors import BackendUnavailable
 from shared.store import Store
-
-_REQUEST_HEADERS = [
-    "Authorization",
-    "Content-Type",
-    "Idempotency-Key",
-    "Last-Event-ID",
-    "Mcp-Method",  # where MCP is served beside it
-    "Mcp-Name",
-    "Mcp-Protocol-Version",
-    "Mcp-Session-Id",
-    "Priority",
-    "X-Request-Id",
-]
 
 
 def create_api(backend: Backend, store: Store, options: ApiOptions | None = None) -> FastAPI:
@@ -68,14 +55,7 @@ def create_app(jobs: JobService, options: ApiOptions, metrics: Metrics | None = 
         app.include_router(router)
     add_handlers(app)
     _describe_problems(app)
-    if options.origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=options.origins,
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=_REQUEST_HEADERS,
-            expose_headers=["Location", "Mcp-Session-Id", "Retry-After", "X-Request-Id"],
-        )
+    check_origins(app, options.hosts, options.origins)
     app.add_middleware(RequestLog, metrics)
     return app
 
