@@ -23,7 +23,7 @@ from shared.contract import GenerationResult
 from shared.errors import NotFound, UnreadableImage
 from shared.files import check_folder, write_atomically
 from shared.images import SUFFIXES, read_recipe
-from shared.store.database import sqlite_errors
+from shared.store.database import private_database, sqlite_errors
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pictures (
@@ -85,6 +85,7 @@ class Gallery:
         self._now = now
         self._lock = threading.Lock()
         check_folder(folder, private=True)
+        private_database(folder / "gallery.sqlite3")
         with sqlite_errors(folder):
             self._connection = sqlite3.connect(
                 folder / "gallery.sqlite3", timeout=_WAIT, check_same_thread=False
@@ -108,7 +109,7 @@ class Gallery:
         key = hashlib.sha256(image).hexdigest()[:32]
         path = self._path(key, request)
         if not path.exists():  # its name says what is in it
-            write_atomically(path, image, force=True)
+            write_atomically(path, image, force=True, private=True)
         words = [str(request.get(name, "")) for name in _SEARCHED]
         facts = {
             "id": key,

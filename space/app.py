@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 
-import gradio as gr
 from fastapi import FastAPI
-from starlette.routing import Mount
+from starlette.types import Receive, Scope, Send
 
 from shared.api import ApiOptions
 from shared.backends import Backend, find_backend, read_backends
@@ -41,18 +41,34 @@ def launch(site: FastAPI) -> None:
     """Serve the site where GRADIO_SERVER_NAME and GRADIO_SERVER_PORT say, until it is stopped.
 
     Through `launch`, because Spaces expect it, and ZeroGPU packs the weights there; what is launched
-    is an empty page with the site in front.
+    is an empty page, and the site answers in its place.
     """
+    import gradio as gr  # after the site, which says where Gradio may keep files
+    from gradio.routes import App
+
+    class SiteApp(App):
+        """Gradio's own answers, CORS for every page of this machine among them, are never asked for."""
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "lifespan":
+                await super().__call__(scope, receive, send)
+            else:
+                await site(scope, receive, send)
+
+    os.environ.setdefault("FORWARDED_ALLOW_IPS", _PROXIES)
     with gr.Blocks() as nothing:
         pass
     nothing.launch(
-        app_kwargs={
-            "routes": [Mount("/", site)],
-            "lifespan": lambda _: site.router.lifespan_context(site),
-        },
+        _app=SiteApp(),
+        app_kwargs={"lifespan": lambda _: site.router.lifespan_context(site)},
         ssr_mode=False,
+        mcp_server=False,
         quiet=True,
     )
+
+
+_PROXIES = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16"
+"""Whom uvicorn believes who a caller is: on Spaces nothing but their proxy reaches this process."""
 
 
 if __name__ == "__main__":

@@ -120,6 +120,11 @@ class OriginPolicy:
         return not (self._hosts and headers.get("sec-fetch-dest", "document") in _FRAMES)
 
 
+def is_https(request: Request) -> bool:
+    """Whether the caller speaks TLS, to this server or to the proxy in front."""
+    return (_first(request, "x-forwarded-proto") or request.url.scheme) == "https"
+
+
 def _is_signed_picture(request: Request) -> bool:
     signed = "signature" in request.query_params and request.url.path.startswith(_SIGNED)
     return signed and request.method in ("GET", "HEAD")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shared.errors import DataUnusable, DiskFull
+from shared.files import make_private
 
 _SCHEMA_1 = """
 CREATE TABLE jobs (
@@ -81,6 +82,7 @@ class Database:
     def __init__(self, path: Path) -> None:
         self._folder = path.parent
         self._lock = threading.RLock()
+        private_database(path)
         with sqlite_errors(self._folder):
             self._connection = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, timeout=0
@@ -130,6 +132,17 @@ class Database:
     def close(self) -> None:
         with self._lock:
             self._connection.close()
+
+
+def private_database(path: Path) -> None:
+    """The file `path`, made if it is missing, and what SQLite keeps beside it: for this user alone.
+
+    Raises what a file may raise.
+    """
+    make_private(path)
+    for beside in (path.with_name(f"{path.name}{end}") for end in ("-wal", "-shm", "-journal")):
+        if beside.exists():  # what SQLite makes anew has the mode of the file
+            make_private(beside)
 
 
 @contextlib.contextmanager

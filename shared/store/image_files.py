@@ -7,7 +7,7 @@ from collections.abc import Container
 from pathlib import Path
 
 from shared.errors import NotFound
-from shared.files import check_folder, write_atomically
+from shared.files import check_folder, make_folder_private, write_atomically
 from shared.store.records import StoredImage
 
 _OURS = re.compile(r"[0-9a-f]{32}-\d+\.(png|webp|jpeg)|\.cygnet-[0-9a-f]{16}")
@@ -19,9 +19,10 @@ class ImageFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         check_folder(folder, private=True)
+        make_folder_private(folder)  # it was there before, and only images are in it
 
     def write(self, image: StoredImage, data: bytes) -> None:
-        write_atomically(self._path(image), data, force=True)
+        write_atomically(self._path(image), data, force=True, private=True)
 
     def read(self, image: StoredImage) -> bytes:
         """Raises `NotFound` if the file is gone."""

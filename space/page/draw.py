@@ -54,7 +54,9 @@ async def _draw(
             for event in group:
                 if isinstance(event, ImageReady):
                     images[event.index] = event.image
-                    stage.shown[event.index] = await _shown(workshop, event, request, owner)
+                    stage.shown[event.index] = await _shown(
+                        workshop, event, request, browser, owner
+                    )
                 stage.follow(event)
             yield stage.html(), gr.skip(), gr.skip()
     kept = [await workshop.keep(image, owner, stage.result) for image in images.values()]
@@ -68,10 +70,14 @@ NOT_KEPT = (
 
 
 async def _shown(
-    workshop: Workshop, event: ImageReady, request: GenerationRequest, owner: str
+    workshop: Workshop,
+    event: ImageReady,
+    request: GenerationRequest,
+    browser: gr.Request,
+    owner: str,
 ) -> Shown:
     """The finished image, on the disk before it is shown, so that a stop loses nothing."""
     picture = await workshop.keep(event.image, owner)
     alone = request.for_image(event.index)
-    file = await workshop.source(event.image, alone)
-    return Shown(alone, file, picture.id if picture else "")
+    key = picture.id if picture else ""
+    return Shown(alone, await workshop.source(event.image, alone, browser, [key]), key)

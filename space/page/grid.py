@@ -180,14 +180,19 @@ class Grid:
             planned = _read(values)
             files: dict[Cell, str] = {}
             images: dict[Cell, bytes] = {}
+            keys: list[str] = []
             yield _sheet(planned, files), ""
             async with aclosing(self._draw(planned, browser)) as drawn:
                 async for cell, image, result in drawn:
-                    await self._workshop.keep(image, owner_of(browser, token), result)
+                    picture = await self._workshop.keep(image, owner_of(browser, token), result)
+                    keys.append(picture.id if picture else "")
                     images[cell] = image
-                    files[cell] = await self._workshop.source(image, planned.cells[cell])
+                    files[cell] = await self._workshop.source(
+                        image, planned.cells[cell], browser, keys[-1:]
+                    )
                     yield _sheet(planned, files), gr.skip()
-            yield _sheet(planned, files, await self._whole(planned, images)), gr.skip()
+            whole = await self._whole(planned, images, browser, keys)
+            yield _sheet(planned, files, whole), gr.skip()
         except CygnetError as error:
             yield gr.skip(), error_notice(error)
 
@@ -214,12 +219,15 @@ class Grid:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _whole(self, planned: Plan, images: dict[Cell, bytes]) -> str:
+    async def _whole(
+        self, planned: Plan, images: dict[Cell, bytes], browser: gr.Request, keys: list[str]
+    ) -> str:
         first = planned.first
         size = (first.width, first.height)
         labels = planned.columns, planned.rows
         png = await asyncio.to_thread(draw_sheet, images, *labels, size, first.prompt)
-        return await self._workshop.source(png, first.model_copy(update={"output_format": "png"}))
+        named = first.model_copy(update={"output_format": "png"})
+        return await self._workshop.source(png, named, browser, keys)
 
 
 def _read(values: Sequence[Any]) -> Plan:

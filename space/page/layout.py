@@ -15,7 +15,7 @@ from space.page.form import ENDED, QUIET, Form
 from space.page.grid import Grid
 from space.page.history import History
 from space.page.markup import error_notice, part, pressed
-from space.page.visitor import token
+from space.page.visitor import token, upload_of
 from space.page.workshop import Workshop
 
 HERE = Path(__file__).parent
@@ -24,7 +24,7 @@ HEADER = (HERE / "header.html").read_text()
 
 def create_page(workshop: Workshop, concurrency: int = 16, max_queued: int = 64) -> gr.Blocks:
     """The page: so many generations at once, and so many waiting."""
-    with gr.Blocks(title="Cygnet", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
+    with gr.Blocks(title="Cygnet", analytics_enabled=False) as page:
         kept = gr.BrowserState("", storage_key="cygnet", secret="cygnet")
         part(HEADER, elem_id="header")
         with gr.Tabs(elem_id="tabs") as tabs:
@@ -72,7 +72,7 @@ def create_page(workshop: Workshop, concurrency: int = 16, max_queued: int = 64)
         for work_done in drawn:
             work_done.then(past.strip, kept, strip, js=ENDED, **QUIET)
 
-        upload.upload(restore.from_file, upload, [said, *asked.settings], **QUIET)
+        upload.upload(_from_upload, upload, [said, *asked.settings], **QUIET)
         on_stage.use(_use, None, [said, *asked.settings], **QUIET)
         on_stage.seed(_use_seed, None, [asked.seed, asked.lock], **QUIET)
         on_stage.remove(past.remove, kept, [on_stage, said], **QUIET).then(
@@ -92,7 +92,6 @@ def create_page(workshop: Workshop, concurrency: int = 16, max_queued: int = 64)
         )
         arrived = [kept, asked.draw, grid.start, said, *asked.settings]
         page.load(_arrive, kept, arrived, **QUIET).then(past.strip, kept, strip, **QUIET)
-    page.temp_file_sets.append(workshop.files)
     return page.queue(max_size=max_queued)
 
 
@@ -108,6 +107,14 @@ def _arrive(browser: gr.Request, kept: str) -> list[Any]:
     """The visitor's token, leave to draw for whoever has one, and the settings of the link."""
     leave = gr.Button(interactive=True)
     return [token(kept), leave, leave, *restore.from_link(browser.query_params)]
+
+
+def _from_upload(browser: gr.Request, _none: None) -> list[Any]:
+    """The settings of the picture that the call named; Gradio itself gets no file."""
+    try:
+        return restore.from_file(str(upload_of(browser)))
+    except CygnetError as error:
+        return [error_notice(error), *form.unchanged()]
 
 
 def _use(event: gr.EventData) -> list[Any]:
