@@ -8,8 +8,9 @@ here, and to show a picture whose address is signed: both are GET and change not
 
 from __future__ import annotations
 
+import re
 import secrets
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from fastapi import Request
 from starlette.applications import Starlette
@@ -19,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from shared.api.problems import answer
 from shared.errors import InvalidCall
 
+_ORIGIN = re.compile(r"(https?)://([^\s/?#@]+)")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _OWN = ("same-origin", "none")
 """What a browser says of a call by the server's own page, and of an address that its user typed. Another
@@ -73,7 +75,8 @@ class OriginPolicy:
 
     def _check_host(self, request: Request) -> None:
         """A page in a browser here may have its own host name lead to this machine."""
-        if self._hosts and _hostname(request.headers.get("host", "")) not in self._hosts:
+        address = _address(request.headers.get("host", ""), "http")
+        if self._hosts and (address is None or address[0] not in self._hosts):
             raise InvalidCall("This server has another name.", f"Call it {self._hosts[0]}.", 421)
 
     def _check_caller(self, request: Request) -> None:
@@ -97,19 +100,20 @@ class OriginPolicy:
         A proxy in front may take TLS off and have another name here; it says both in headers, which no
         page can set without leave.
         """
-        parts = _split(origin)
-        if parts is None or origin != f"{parts.scheme}://{parts.netloc}":
+        found = _ORIGIN.fullmatch(origin)
+        if not found:
             return False
+        spoken, here = found.groups()
         names = [request.headers.get("host", "")]
         said = _first(request, "x-forwarded-proto")
         scheme = said or request.url.scheme
         if not self._hosts:
             names.append(_first(request, "x-forwarded-host"))
-            if not said and parts.scheme == "https":
+            if not said and spoken == "https":
                 scheme = "https"  # a proxy that does not say so
-        address = _address(origin, parts.scheme)
-        known = {_address(f"{parts.scheme}://{name}", parts.scheme) for name in names if name}
-        return parts.scheme == scheme and address is not None and address in known
+        address = _address(here, spoken)
+        known = {_address(name, spoken) for name in names if name}
+        return spoken == scheme and address is not None and address in known
 
     def _is_link(self, request: Request) -> bool:
         """Whether someone follows a link to this server. A frame in another site's page counts, which
@@ -143,25 +147,10 @@ def _first(request: Request, header: str) -> str:
     return request.headers.get(header, "").split(",")[0].strip().lower()
 
 
-def _split(url: str) -> SplitResult | None:
+def _address(host: str, scheme: str) -> tuple[str, int] | None:
+    """A host's name and port; None for what is no such thing."""
     try:
-        parts = urlsplit(url)
-        return parts if parts.scheme in _DEFAULT_PORTS and parts.hostname else None
-    except ValueError:
-        return None
-
-
-def _address(url: str, scheme: str) -> tuple[str, int] | None:
-    """The host's name and port."""
-    try:
-        parts = urlsplit(url)
+        parts = urlsplit(f"//{host}")
         return (parts.hostname or "", parts.port or _DEFAULT_PORTS[scheme])
     except ValueError:
         return None
-
-
-def _hostname(host: str) -> str:
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
