@@ -35,6 +35,7 @@ def create_site(backend: Backend, folder: Path, options: ApiOptions | None = Non
     passing = options.keep_bytes // 4
     site = create_api(backend, Store(folder), options)
     gallery = Gallery(folder / "gallery", options.keep_bytes - passing)
+    make_folder_private(folder / "gallery")
     if _has_mcp() and isinstance(backend, Router):  # its callers choose one
         from shared.mcp.http import HttpOptions, mount_mcp
 

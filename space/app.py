@@ -6,6 +6,7 @@ import importlib
 import os
 
 from fastapi import FastAPI
+from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from shared.api import ApiOptions
@@ -52,6 +53,8 @@ def launch(site: FastAPI) -> None:
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "lifespan":
                 await super().__call__(scope, receive, send)
+            elif scope.get("path") == "/gradio_api/startup-events":  # `launch` asks, without a key
+                await PlainTextResponse("true")(scope, receive, send)
             else:
                 await site(scope, receive, send)
 

@@ -230,21 +230,24 @@ async def test_an_origin_may_be_written_as_an_address(tmp_path: Path) -> None:
 def test_a_page_at_another_port_of_this_machine_reads_and_stores_nothing(
     serve: Serve, tab: Page, tmp_path: Path
 ) -> None:
-    with serve(FakeBackend(), hosts=("127.0.0.1", "localhost")) as url:
-        with serve(FakeBackend(), hosts=("127.0.0.1", "localhost"), folder=tmp_path / "b") as evil:
-            tab.goto(f"{evil}/docs")
-            read = "url => fetch(url).then(answer => answer.text()).catch(() => 'nothing')"
-            assert tab.evaluate(read, f"{url}/config") == "nothing"
-            store = """url => {
-                const form = new FormData();
-                form.append('files', new Blob(['x'.repeat(1000)]), 'x.bin');
-                return fetch(url, {method: 'POST', mode: 'no-cors', body: form}).then(() => 'sent');
-            }"""
-            assert tab.evaluate(store, f"{url}/gradio_api/upload") == "sent"
-            assert not list((tmp_path / "data/page").iterdir())
-            tab.goto(url)
-            draw(ready(tab))
-            drawn(tab)
+    here = ("127.0.0.1", "localhost")
+    with (
+        serve(FakeBackend(), hosts=here) as url,
+        serve(FakeBackend(), hosts=here, folder=tmp_path / "b") as evil,
+    ):
+        tab.goto(f"{evil}/docs")
+        read = "url => fetch(url).then(answer => answer.text()).catch(() => 'nothing')"
+        assert tab.evaluate(read, f"{url}/config") == "nothing"
+        store = """url => {
+            const form = new FormData();
+            form.append('files', new Blob(['x'.repeat(1000)]), 'x.bin');
+            return fetch(url, {method: 'POST', mode: 'no-cors', body: form}).then(() => 'sent');
+        }"""
+        assert tab.evaluate(store, f"{url}/gradio_api/upload") == "sent"
+        assert not list((tmp_path / "data/page").iterdir())
+        tab.goto(url)
+        draw(ready(tab))
+        drawn(tab)
 
 
 def test_a_link_on_another_page_opens_this_one(serve: Serve, tab: Page) -> None:
