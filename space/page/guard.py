@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from fastapi.security import HTTPAuthorizationCredentials
 from gradio import Blocks
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -62,7 +63,11 @@ class Guard:
                 calls.check_stream(request, self._page)
                 with self._looked_at(request):
                     await self._call(scope, receive, self._with_visitor(request, send))
+        except HTTPException:
+            await _read_to_the_end(request)
+            raise
         except CygnetError as error:
+            await _read_to_the_end(request)
             await answer(request, error)(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response | None:
@@ -201,6 +206,20 @@ class Guard:
 
 _NOBODY = "nobody"
 """Owns nothing: whoever shows no name has uploaded nothing that can be named."""
+
+
+async def _read_to_the_end(request: Request) -> None:
+    """A short body that was refused: unread, it would make the connection break before the answer."""
+    left = _SHORT
+    with contextlib.suppress(RuntimeError, TimeoutError, ClientDisconnect):  # read, slow, or gone
+        async with asyncio.timeout(1):
+            async for part in request.stream():
+                left -= len(part)
+                if left < 0:
+                    return
+
+
+_SHORT = 2**16
 
 
 def _receiving(body: bytes, receive: Receive) -> Receive:
