@@ -7,6 +7,7 @@ is what the page itself says that it has, so that a new part of it is tried on t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -160,8 +161,8 @@ def test_a_path_gives_nothing_at_any_route(door: Door, tmp_path: Path) -> None:
             for body in bodies:
                 if "/login" in route or route.startswith(("/v1", "/mcp")):
                     continue  # no part of the page
-                sent = door.client.post(route, **body)
-                assert not door.has_told(sent)
+                with contextlib.suppress(httpx.ReadError, httpx.WriteError):  # hung up on
+                    assert not door.has_told(door.client.post(route, **body))
     for path in named:
         for quoted in (path, path.replace("/", "%2F")):
             quoted = quoted.replace("\0", "%00").replace("\\", "%5C") or "x"
