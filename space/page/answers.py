@@ -4,6 +4,7 @@ nor in a path, and nonsense that a client sends fills no log."""
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from shared.api.problems import status_of
 from shared.errors import CygnetError, InternalError, InvalidRequest, error_of, error_types
 
 log = logging.getLogger(__name__)
+
+_OF_NONSENSE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What Gradio, and the parts of the page, raise for values that its own clients would not send. A backend's
+faults are not among them: the workshop has told those already."""
 
 _Handler = Callable[..., Awaitable[Any]]
 
@@ -34,6 +39,10 @@ def gradio_error(error: CygnetError) -> gr.Error:
     )
 
 
+def _unfit(why: str) -> InvalidRequest:
+    return InvalidRequest(f"What was sent does not fit the page: {why}.", "Load the page again.")
+
+
 def _reading(preprocess: _Handler) -> _Handler:
     """What the parts of the page cannot take is the caller's fault."""
 
@@ -42,10 +51,7 @@ def _reading(preprocess: _Handler) -> _Handler:
             return await preprocess(*given, **named)
         except Exception as error:
             why = error.message if isinstance(error, gr.Error) else type(error).__name__
-            refusal = InvalidRequest(
-                f"What was sent does not fit the page: {why}.", "Load the page again."
-            )
-            raise gradio_error(refusal) from None
+            raise gradio_error(_unfit(why)) from None
 
     return read
 
@@ -58,6 +64,11 @@ def _calling(process: _Handler) -> _Handler:
             told = error
         except CygnetError as error:
             told = gradio_error(error)
+        except _OF_NONSENSE as error:
+            *_, place = traceback.extract_tb(error.__traceback__)
+            where = f"{Path(place.filename).name}:{place.lineno}"
+            log.warning("a call made no sense: %s in %s", type(error).__name__, where)
+            told = gradio_error(_unfit(type(error).__name__))
         except Exception as fault:
             log.exception("a part of the page failed")
             message = f"Something in the page failed ({type(fault).__name__})."

@@ -29,7 +29,7 @@ HEARTBEAT = "/gradio_api/heartbeat/"
 _GET = re.compile(
     r"/|/config|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt"
     r"|/(?:static|assets|svelte)/.+"
-    r"|/gradio_api/(?:info|openapi\.json|app_id|user|login_check|startup-events|theme\.css)"
+    r"|/gradio_api/(?:info|openapi\.json|app_id|theme\.css)"
     r"|/gradio_api/queue/(?:data|status)"
     r"|/gradio_api/heartbeat/[^/]+"
     r"|/gradio_api/call/(?:v2/)?[^/]+/[^/]+"
@@ -38,7 +38,12 @@ _POST = re.compile(
     r"/gradio_api/(?:run|api|call|call/v2)/[^/]+|/gradio_api/(?:queue/join|cancel|reset)"
 )
 _FUNCTION = re.compile(r"/gradio_api/(?:run|api|call|call/v2)/([^/]+)")
+_BY_NAME = "/gradio_api/call/"
+"""Where the name in the path says which function, whatever the body says."""
 _EVENTS = re.compile(r"/gradio_api/call/(?:v2/)?[^/]+/([^/]+)")
+
+_OF_A_CALL = {"data", "event_data", "event_id", "fn_index", "session_hash", "trigger_id"}
+"""What Gradio's clients send. It takes more, by which one caller could pass for several."""
 
 _OF_A_FILE = {"path", "url", "meta"}
 """Whatever has one of these is a file to some part of Gradio's."""
@@ -84,6 +89,8 @@ async def read_call(request: Request, page: Blocks, upload: Callable[[str], Path
         bare = {name: _without_files(item, upload, uploads) for name, item in body.items()}
     except RecursionError:
         raise InvalidCall("The body is nested too deeply.", "Send a flatter one.", 400) from None
+    if not _path(request).startswith(f"{_BY_NAME}v2/"):  # where each is a parameter of the function
+        bare = {name: item for name, item in bare.items() if name in _OF_A_CALL}
     _check_function(request, page, bare)
     request.state.uploads = uploads
     return json.dumps(bare).encode()
@@ -92,6 +99,8 @@ async def read_call(request: Request, page: Blocks, upload: Callable[[str], Path
 def _without_files(value: Any, upload: Callable[[str], Path], found: list[Path]) -> Any:
     if isinstance(value, list):
         return [_without_files(item, upload, found) for item in value]
+    if isinstance(value, str):  # half a character, of a text that was cut, cannot be sent back
+        return value.encode(errors="ignore").decode()
     if not isinstance(value, dict):
         return value
     if _OF_A_FILE.isdisjoint(value):
@@ -117,10 +126,6 @@ def _check_function(request: Request, page: Blocks, body: dict[str, Any]) -> Non
     known = number in page.fns if number is not None else bool(named and named[1] in names)
     if not known:
         raise NotFound("There is no such function.", "Look it up in /config.")
-
-
-_BY_NAME = "/gradio_api/call/"
-"""Where the name in the path says which function, whatever the body says."""
 
 
 def _path(request: Request) -> str:

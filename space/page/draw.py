@@ -25,10 +25,10 @@ def drawing(workshop: Workshop) -> Any:
     """The page's handler: yields what changes until the work is done, or an error told."""
 
     async def draw(browser: gr.Request, token: str, lock: bool, *values: Any) -> Shows:
-        fields = form.read(values)
-        if not lock or fields["seed"] is None:
-            fields["seed"] = form.random_seed()
         try:
+            fields = form.read(values)
+            if not lock or fields["seed"] is None:
+                fields["seed"] = form.random_seed()
             request = parse_request(fields)
             async with aclosing(_draw(workshop, request, browser, token)) as shows:
                 async for show in shows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import gradio as gr
 
 from shared.checkpoints import CHECKPOINTS, Checkpoint, SchedulerName, get_checkpoint
 from shared.contract import GUIDANCE, STEPS, GenerationRequest, OutputFormat
+from shared.errors import InvalidRequest
 from shared.settings import settings
 from space.page.markup import part
 
@@ -121,10 +123,12 @@ class Form:
 
 
 def read(values: Sequence[Any]) -> dict[str, Any]:
-    """What the parts hold, for `parse_request`."""
+    """What the parts hold, for `parse_request`. Raises `InvalidRequest` where no size is chosen."""
     fields = dict(zip(FIELDS, values, strict=True))
-    width, height = map(int, fields.pop("size").split("x"))
-    return fields | {"width": width, "height": height}
+    size = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})", str(fields.pop("size")))
+    if not size:
+        raise InvalidRequest("No size is chosen.", "Choose a size.", ("width", "height"))
+    return fields | {"width": int(size[1]), "height": int(size[2])}
 
 
 def fill(request: GenerationRequest) -> list[Any]:
@@ -165,9 +169,9 @@ def _roll() -> tuple[int, bool]:
     return random_seed(), True
 
 
-def _defaults(name: str) -> list[Any]:
-    """Updates for what depends on the checkpoint."""
-    checkpoint = get_checkpoint(name)
+def _defaults(name: str | None) -> list[Any]:
+    """Updates for what depends on the checkpoint. Raises `UnknownCheckpoint`."""
+    checkpoint = get_checkpoint(name or "")
     return [
         gr.Dropdown(info=checkpoint.description),
         gr.Dropdown(**_sizes(checkpoint)),

@@ -99,7 +99,7 @@ def _varied(fields: dict[str, Any], axis: str, value: str) -> dict[str, Any]:
     if axis == NOTHING:
         return fields
     if axis == "Style":
-        return fields | {"prompt": f"{fields['prompt']}, {value}"}
+        return fields | {"prompt": f"{fields['prompt'] or ''}, {value}"}
     return fields | {AXES[axis]: number_from_text(value)}
 
 
@@ -235,7 +235,9 @@ def _read(values: Sequence[Any]) -> Plan:
     fields = form.read(parts)
     if fields["seed"] is None:
         fields["seed"] = 0
-    return plan(fields, (across, columns), (down, rows))
+    if across not in EXAMPLES or down not in EXAMPLES:
+        raise InvalidRequest("No setting is chosen to vary.", "Choose one.")
+    return plan(fields, (across, columns or ""), (down, rows or ""))
 
 
 def _sheet(planned: Plan, files: dict[Cell, str], whole: str = "") -> str:

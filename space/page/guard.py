@@ -134,6 +134,8 @@ class Guard:
         try:
             await self._call(request.scope, _receiving(body, request.receive), with_status)
         except Exception as error:
+            if getattr(request.state, "status", None) is not None:
+                return  # it was told
             if not held:
                 raise
             raise InvalidCall(

@@ -16,6 +16,8 @@ from space.page.calls import FILE
 from space.page.files import PageFiles
 
 _MOST_FILES = 20
+_SECONDS = 300.0
+"""In which an upload has to arrive: until then it takes room from others."""
 
 
 async def take_upload(
@@ -32,7 +34,10 @@ async def take_upload(
         )
     with files.room_for_upload(size, counted_to):
         try:
-            form = await request.form(max_files=_MOST_FILES, max_fields=_MOST_FILES)
+            async with asyncio.timeout(_SECONDS):
+                form = await request.form(max_files=_MOST_FILES, max_fields=_MOST_FILES)
+        except TimeoutError:
+            raise InvalidCall("The upload took too long.", "Send a smaller one.", 408) from None
         except HTTPException as error:
             raise InvalidCall(
                 f"The form cannot be read: {error.detail}", "Correct the body.", 400
