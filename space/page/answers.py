@@ -27,9 +27,10 @@ _Handler = Callable[..., Awaitable[Any]]
 def tell_in_our_words(page: gr.Blocks, folder: Path) -> None:
     """Have `page` turn every exception into an error of Gradio's that says ours, and note in the call's
     `state.status` what HTTP calls it; and call each file by its address within `folder`."""
-    page.preprocess_data = _reading(page.preprocess_data)
-    page.process_api = _calling(page.process_api)
-    page.postprocess_data = _giving(page.postprocess_data, folder)
+    # On this page alone: a subclass of Blocks would be told from it by Gradio's own bookkeeping.
+    vars(page)["preprocess_data"] = _reading(page.preprocess_data)
+    vars(page)["process_api"] = _calling(page.process_api)
+    vars(page)["postprocess_data"] = _giving(page.postprocess_data, folder)
 
 
 def gradio_error(error: CygnetError) -> gr.Error:

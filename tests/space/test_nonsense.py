@@ -121,5 +121,6 @@ def test_events_that_are_not_there_are_not_found(door: Door) -> None:
 
 
 def test_an_upload_without_a_file_is_refused(door: Door) -> None:
-    for sent in ({"data": {"files": "null"}}, {"files": {"other": b"x"}}):
+    tries: tuple[dict[str, Any], ...] = ({"data": {"files": "null"}}, {"files": {"other": b"x"}})
+    for sent in tries:
         assert refused(door.client.post("/gradio_api/upload", **sent))

@@ -130,7 +130,8 @@ async def test_no_route_answers_to_a_name_that_is_not_the_servers(
 async def test_modals_door_and_mcp_alone_have_the_same_rule(tmp_path: Path) -> None:
     gallery = Gallery(tmp_path / "gallery")
     options = ApiOptions(keys=("right",))
-    jobs: Any = CallJobs("modal", Any, Any, "cygnet-tiny", options)
+    nothing: Any = None
+    jobs = CallJobs("modal", nothing, nothing, "cygnet-tiny", options)
     doors = (
         (create_app(jobs, options), ("/v1/jobs", "/healthz", "/docs", "/openapi.json")),
         (mcp_app(routed(FakeBackend()), gallery), ("/mcp", "/mcp/images/x.png")),
