@@ -75,6 +75,26 @@ def _make_folder(folder: Path, mode: int) -> None:
         folder.mkdir(mode, exist_ok=True)
 
 
+def make_private(path: Path) -> None:
+    """The file `path`, empty if it was missing, for this user alone from here on.
+
+    For a file that another library opens. One that is there is not opened here: SQLite's locks belong to
+    the process, and whoever closes the file lets go of them all.
+    """
+    with clear_errors(path):
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except FileExistsError:
+            with contextlib.suppress(OSError):  # another user's: who may not read it is told so
+                path.chmod(0o600)
+
+
+def make_folder_private(folder: Path) -> None:
+    """Nobody else may look into `folder` from here on, if it is this user's."""
+    with contextlib.suppress(OSError):
+        folder.chmod(0o700)
+
+
 def remove_strays(folder: Path) -> None:
     """Remove what writers that were killed left behind, in `folder` and below."""
     for path in folder.rglob(".cygnet-*"):
@@ -89,21 +109,25 @@ def check_free(path: Path) -> None:
         raise _exists(path)
 
 
-def write_atomically(path: Path, data: bytes, *, force: bool = False) -> None:
+def write_atomically(
+    path: Path, data: bytes, *, force: bool = False, private: bool = False
+) -> None:
     """Write `data` to a new file `path`; with `force`, in place of the file that is there.
 
-    Of several writers of one name exactly one wins. Raises `OutputExists`, `OutputUnwritable` or
-    `DiskFull`, and leaves nothing behind then.
+    A `private` one is for this user alone. Of several writers of one name exactly one wins. Raises
+    `OutputExists`, `OutputUnwritable` or `DiskFull`, and leaves nothing behind then.
     """
-    with open_atomically(path, force=force) as file:
+    with open_atomically(path, force=force, private=private) as file:
         file.write(data)
 
 
 @contextlib.contextmanager
-def open_atomically(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
+def open_atomically(
+    path: Path, *, force: bool = False, private: bool = False
+) -> Iterator[BinaryIO]:
     """As `write_atomically`, for data that comes bit by bit: the name is given when the block ends."""
     with clear_errors(path), _temporary(path.parent) as temporary:
-        with temporary.open("xb") as file:
+        with open(temporary, "xb", opener=_private if private else None) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -114,6 +138,10 @@ def open_atomically(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
             _name(temporary, path)
         except FileExistsError:
             raise _exists(path) from None
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _name(temporary: Path, path: Path) -> None:

@@ -24,7 +24,7 @@ from shared.errors import NotFound, UnreadableImage
 from shared.files import check_folder, write_atomically
 from shared.formats import SUFFIXES
 from shared.images import read_recipe
-from shared.store.database import sqlite_errors, together, upgrade
+from shared.store.database import private_database, sqlite_errors, together, upgrade
 from shared.store.wal import check_log
 
 _SCHEMA_1 = """
@@ -87,6 +87,7 @@ class Gallery:
         self._now = now
         self._lock = threading.Lock()
         check_folder(folder, private=True)
+        private_database(folder / "gallery.sqlite3")
         check_log(folder / "gallery.sqlite3", shared=True)
         with sqlite_errors(folder):
             self._connection = sqlite3.connect(
@@ -112,7 +113,7 @@ class Gallery:
         key = hashlib.sha256(image).hexdigest()[:32]
         path = self._path(key, request)
         if not path.exists():  # its name says what is in it
-            write_atomically(path, image, force=True)
+            write_atomically(path, image, force=True, private=True)
         words = [str(request.get(name, "")) for name in _SEARCHED]
         facts = {
             "id": key,

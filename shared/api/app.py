@@ -8,7 +8,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from starlette.middleware.cors import CORSMiddleware
 
 from shared import __version__
 from shared.api import images, openai, service
@@ -18,6 +17,7 @@ from shared.api.metrics import Metrics
 from shared.api.openai_answers import schemas as event_schemas
 from shared.api.openai_models import OpenAIModels
 from shared.api.options import ApiOptions
+from shared.api.origins import check_origins
 from shared.api.problems import add_handlers
 from shared.api.problems import schemas as problem_schemas
 from shared.api.rate_limit import RateLimit
@@ -27,19 +27,6 @@ from shared.backends import Backend
 from shared.errors import BackendUnavailable
 from shared.settings import settings
 from shared.store import Store
-
-_REQUEST_HEADERS = [
-    "Authorization",
-    "Content-Type",
-    "Idempotency-Key",
-    "Last-Event-ID",
-    "Mcp-Method",  # where MCP is served beside it
-    "Mcp-Name",
-    "Mcp-Protocol-Version",
-    "Mcp-Session-Id",
-    "Priority",
-    "X-Request-Id",
-]
 
 
 def create_api(backend: Backend, store: Store, options: ApiOptions | None = None) -> FastAPI:
@@ -73,14 +60,7 @@ def create_app(jobs: JobService, options: ApiOptions, metrics: Metrics | None = 
         app.include_router(router)
     add_handlers(app)
     _complete_description(app)
-    if options.origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=options.origins,
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=_REQUEST_HEADERS,
-            expose_headers=["Location", "Mcp-Session-Id", "Retry-After", "X-Request-Id"],
-        )
+    check_origins(app, options.hosts, options.origins)
     app.add_middleware(RequestLog, metrics)
     return app
 

@@ -94,7 +94,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
             "description": HTTPStatus(status).phrase,
             "content": {"application/problem+json": schema},
         }
-        for status in sorted({401, 421, 500, *statuses})
+        for status in sorted({401, 403, 421, 500, *statuses})
     }
 
 

@@ -8,6 +8,10 @@ from collections.abc import Callable
 
 from shared.errors import RateLimited
 
+_MANY = 10_000
+"""Callers that are remembered before those whose bucket is full are forgotten; else whoever has many
+addresses fills the memory."""
+
 
 class RateLimit:
     """The generic cell rate algorithm (ATM Forum TM 4.0): a bucket of tokens in one number a key.
@@ -34,3 +38,5 @@ class RateLimit:
                 retry_after=math.ceil(wait),
             )
         self._full_at[owner] = full_at
+        if len(self._full_at) > _MANY:
+            self._full_at = {one: at for one, at in self._full_at.items() if at > now}

@@ -1,4 +1,4 @@
-"""What a call has to show before it is read: a key, a host name, a body of a sane size."""
+"""What a call has to show before it is read: a key, a body of a sane size."""
 
 from __future__ import annotations
 
@@ -36,11 +36,8 @@ Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
 def owner_of(request: Request, credentials: HTTPAuthorizationCredentials | None) -> str:
-    """Whose jobs the caller may see: a digest of the key. Raises `Unauthorised`, `InvalidCall`."""
+    """Whose jobs the caller may see: a digest of the key. Raises `Unauthorised`."""
     options = options_of(request)
-    if options.hosts and request.url.hostname not in options.hosts:
-        # A page in a browser here may have its own host name lead to this machine.
-        raise InvalidCall("This server has another name.", f"Call it {options.hosts[0]}.", 421)
     if not options.keys:
         return ""
     given = credentials.credentials.encode() if credentials else b""

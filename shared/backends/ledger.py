@@ -22,7 +22,7 @@ from shared.errors import CygnetError, SpendingLimit
 from shared.files import check_folder
 from shared.prices import dollars
 from shared.settings import config_file
-from shared.store.database import sqlite_errors, together, upgrade
+from shared.store.database import private_database, sqlite_errors, together, upgrade
 from shared.store.wal import check_log
 
 log = logging.getLogger(__name__)
@@ -172,9 +172,11 @@ class Ledger:
 
     def _open(self) -> sqlite3.Connection:
         check_folder(self._folder, private=True)
-        check_log(self._folder / "calls.sqlite3", shared=True)
+        file = self._folder / "calls.sqlite3"
+        private_database(file)
+        check_log(file, shared=True)
         db = sqlite3.connect(
-            self._folder / "calls.sqlite3",
+            file,
             timeout=_BUSY_SECONDS,
             isolation_level=None,
             check_same_thread=False,

@@ -1,7 +1,7 @@
 """The server over streamable HTTP, as an app of its own or as routes of a site.
 
-Without a key it answers to the host names it was given only, so that no web page can lead a browser
-to it under a name of its own. Originals lie beside it, under the same key.
+Which web pages may call is decided in front of it, as for the API. Originals lie beside it, under the
+same key.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
-from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
+from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.api.origins import check_origins
 from shared.api.security import key_digest
 from shared.backends.router import Router
 from shared.errors import NotFound
@@ -59,19 +59,12 @@ def mcp_app(
     """An ASGI app that answers at `PATH` and `IMAGES`; it closes neither `router` nor `gallery`."""
     options = options or HttpOptions()
     app = _routes(router, gallery, options, Rules(options.is_private), budget)
-    if options.origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=options.origins,
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["*"],
-            expose_headers=["Mcp-Session-Id", "WWW-Authenticate"],
-        )
+    check_origins(app, options.hosts, options.origins)
     return app
 
 
 def mount_mcp(site: Starlette, router: Router, gallery: Gallery, options: HttpOptions) -> None:
-    """Serve the same paths in `site`, which closes `router` when it ends.
+    """Serve the same paths in `site`, which checks origins, and closes `router` when it ends.
 
     Its callers are not those who pay for other backends, and are limited as those of its API are.
     """
@@ -93,15 +86,15 @@ def _routes(
     router: Router, gallery: Gallery, options: HttpOptions, rules: Rules, budget: int
 ) -> Starlette:
     server = create_server(router, gallery, budget, rules, **_auth(options.keys))
-    security = _security(options)
+    # The SDK's own list of host names and origins takes any port of this machine.
+    unchecked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
     app = server.streamable_http_app(
-        streamable_http_path=PATH, transport_security=security, max_request_body_size=MAX_BODY
+        streamable_http_path=PATH, transport_security=unchecked, max_request_body_size=MAX_BODY
     )
     app.state.jobs = server.jobs  # what a server stops first
     app.state.on_stop = []
     app.state.gallery = gallery
     app.state.keys = bool(options.keys)
-    app.state.security = TransportSecurityMiddleware(security)
     app.router.routes.append(Route(IMAGES, _image))
     app.add_middleware(_SaysWhereTheKeyGoes)
     return app
@@ -159,22 +152,9 @@ def _auth(keys: tuple[str, ...]) -> dict[str, object]:
     return {"token_verifier": _Keys(keys), "auth": settings}
 
 
-def _security(options: HttpOptions) -> TransportSecuritySettings:
-    """Host names and origins as the SDK wants them: with any port."""
-    names = [f"[{host}]" if ":" in host else host for host in options.hosts]
-    own = [f"{scheme}://{name}:*" for name in names for scheme in ("http", "https")]
-    return TransportSecuritySettings(
-        enable_dns_rebinding_protection=bool(names),
-        allowed_hosts=[*names, *(f"{name}:*" for name in names)],
-        allowed_origins=[*own, *options.origins],
-    )
-
-
 async def _image(request: Request) -> Response:
     """An original, to whoever may see it."""
     state = request.app.state
-    if refusal := await state.security.validate_request(request):
-        return refusal
     if state.keys and not get_access_token():
         return _no_key()
     key = request.path_params["name"].split(".")[0]

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from shared.errors import DataUnusable, DiskFull
-from shared.files import clear_errors
+from shared.files import clear_errors, make_private
 from shared.store.wal import check_log
 
 _SCHEMA_1 = """
@@ -96,6 +96,7 @@ class Database:
         self._lock = threading.RLock()
         with contextlib.ExitStack() as undo:
             undo.callback(_own(self._folder).release)
+            private_database(path)
             check_log(path)
             undo.enter_context(sqlite_errors(self._folder))
             self._connection = undo.enter_context(
@@ -179,6 +180,17 @@ def _in_use(folder: Path) -> DataUnusable:
         f"Another process uses {folder}.",
         "Stop it, or give this one another CYGNET_DATA_DIR.",
     )
+
+
+def private_database(path: Path) -> None:
+    """The file `path`, made if it is missing, and what SQLite keeps beside it: for this user alone.
+
+    Raises what a file may raise.
+    """
+    make_private(path)
+    for beside in (path.with_name(f"{path.name}{end}") for end in ("-wal", "-shm", "-journal")):
+        if beside.exists():  # what SQLite makes anew has the mode of the file
+            make_private(beside)
 
 
 @contextlib.contextmanager

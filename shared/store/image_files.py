@@ -7,7 +7,7 @@ from collections.abc import Container
 from pathlib import Path
 
 from shared.errors import NotFound
-from shared.files import check_folder, check_room, write_atomically
+from shared.files import check_folder, check_room, make_folder_private, write_atomically
 from shared.formats import FORMATS
 from shared.store.records import StoredImage
 
@@ -20,9 +20,10 @@ class ImageFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         check_folder(folder, private=True)
+        make_folder_private(folder)  # it was there before, and only images are in it
 
     def write(self, image: StoredImage, data: bytes) -> None:
-        write_atomically(self._path(image), data, force=True)
+        write_atomically(self._path(image), data, force=True, private=True)
 
     def check_room(self, size: int) -> None:
         """Raises `DiskFull` or `OutputUnwritable` if a file of so many bytes cannot be written."""

@@ -25,10 +25,10 @@ def drawing(workshop: Workshop) -> Any:
     """The page's handler: yields what changes until the work is done, or an error told."""
 
     async def draw(browser: gr.Request, token: str, lock: bool, *values: Any) -> Shows:
-        fields = form.read(values)
-        if not lock or fields["seed"] is None:
-            fields["seed"] = form.random_seed()
         try:
+            fields = form.read(values)
+            if not lock or fields["seed"] is None:
+                fields["seed"] = form.random_seed()
             request = parse_request(fields)
             async with aclosing(_draw(workshop, request, browser, token)) as shows:
                 async for show in shows:
@@ -54,7 +54,9 @@ async def _draw(
             for event in group:
                 if isinstance(event, ImageReady):
                     images[event.index] = event.image
-                    stage.shown[event.index] = await _shown(workshop, event, request, owner)
+                    stage.shown[event.index] = await _shown(
+                        workshop, event, request, browser, owner
+                    )
                 stage.follow(event)
             yield stage.html(), gr.skip(), gr.skip()
     kept = [await workshop.keep(image, owner, stage.result) for image in images.values()]
@@ -68,10 +70,14 @@ NOT_KEPT = (
 
 
 async def _shown(
-    workshop: Workshop, event: ImageReady, request: GenerationRequest, owner: str
+    workshop: Workshop,
+    event: ImageReady,
+    request: GenerationRequest,
+    browser: gr.Request,
+    owner: str,
 ) -> Shown:
     """The finished image, on the disk before it is shown, so that a stop loses nothing."""
     picture = await workshop.keep(event.image, owner)
     alone = request.for_image(event.index)
-    file = await workshop.source(event.image, alone)
-    return Shown(alone, file, picture.id if picture else "")
+    key = picture.id if picture else ""
+    return Shown(alone, await workshop.source(event.image, alone, browser, [key]), key)

@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 
 from shared.contract import Done, Event, GenerationRequest, ImageReady, parse_request
 from shared.errors import CygnetError
+from space.page.answers import gradio_error
 from space.page.workshop import Workshop
 
 
@@ -34,7 +35,7 @@ def add_endpoint(page: gr.Blocks, workshop: Workshop, concurrency: int) -> None:
             files: dict[int, dict[str, Any]] = {}
             async with aclosing(workshop.events(request, browser)) as events:
                 async for event in events:
-                    told = await event_json(workshop, event, request)
+                    told = await event_json(workshop, event, request, browser)
                     if isinstance(event, ImageReady):
                         files[event.index] = told["image"]
                     if isinstance(event, Done):
@@ -63,22 +64,15 @@ def add_endpoint(page: gr.Blocks, workshop: Workshop, concurrency: int) -> None:
 
 
 async def event_json(
-    workshop: Workshop, event: Event, request: GenerationRequest
+    workshop: Workshop, event: Event, request: GenerationRequest, browser: gr.Request
 ) -> dict[str, Any]:
     """The event as JSON, its image as a file that Gradio serves byte for byte."""
     if not isinstance(event, ImageReady):
         return event.model_dump(mode="json")
     alone = request.for_image(event.index)
-    path = await asyncio.to_thread(workshop.file, event.image, alone)
-    file = FileData(path=path, orig_name=Path(path).name)
+    address = await asyncio.to_thread(workshop.file, event.image, alone, browser)
+    file = FileData(path=str(workshop.files.folder / address), orig_name=Path(address).name)
     return event.model_dump(mode="json", exclude={"image"}) | {"image": file.model_dump()}
-
-
-def gradio_error(error: CygnetError) -> gr.Error:
-    """Our error as Gradio sends it: code, message and next step, and nothing of a traceback."""
-    return gr.Error(
-        f"{error.message} Next: {error.next_step}", title=error.code, print_exception=False
-    )
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:

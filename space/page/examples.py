@@ -15,6 +15,7 @@ from space.page.markup import Shown, thumbnails
 
 FOLDER = Path(__file__).parent / "examples"
 FILES = tuple(sorted(FOLDER.glob("*.webp")))
+_ADDRESS = "examples/"
 
 _WISHES = (
     ("a red fox, 3d render, on a sky blue background", 4),
@@ -28,7 +29,10 @@ _WISHES = (
 
 def examples() -> list[Shown]:
     """The pictures with their requests, in the order of their names."""
-    return [Shown(parse_request(read_recipe(file).fields), str(file), file.stem) for file in FILES]
+    return [
+        Shown(parse_request(read_recipe(file).fields), f"{_ADDRESS}{file.name}", file.stem)
+        for file in FILES
+    ]
 
 
 def find(key: str) -> Shown:
@@ -37,6 +41,11 @@ def find(key: str) -> Shown:
         if shown.key == key:
             return shown
     raise NotFound("There is no such example.", "Load the page again.")
+
+
+def path(address: str) -> Path | None:
+    """The file of an example's address, None for any other."""
+    return next((file for file in FILES if address == f"{_ADDRESS}{file.name}"), None)
 
 
 def buttons() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import gradio as gr
 
 from shared.checkpoints import CHECKPOINTS, SAMPLER_NAMES, Checkpoint, get_checkpoint
 from shared.contract import GUIDANCE, STEPS, GenerationRequest
+from shared.errors import InvalidRequest
 from shared.formats import FORMATS
 from shared.numbers import EXACT
 from shared.settings import settings
@@ -117,12 +119,14 @@ class Form:
 
 
 def read(values: Sequence[Any]) -> dict[str, Any]:
-    """What the parts hold, for `parse_request`."""
+    """What the parts hold, for `parse_request`. Raises `InvalidRequest` where no size is chosen."""
     fields = dict(zip(FIELDS, values, strict=True))
-    width, height = map(int, fields.pop("size").split("x"))
+    size = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})", str(fields.pop("size")))
+    if not size:
+        raise InvalidRequest("No size is chosen.", "Choose a size.", ("width", "height"))
     if isinstance(fields["seed"], int) and abs(fields["seed"]) > EXACT:
         fields["seed"] = float(fields["seed"])  # a browser has rounded it, so it is not repeated
-    return fields | {"width": width, "height": height}
+    return fields | {"width": int(size[1]), "height": int(size[2])}
 
 
 def fill(request: GenerationRequest) -> list[Any]:
@@ -163,9 +167,9 @@ def _roll() -> tuple[int, bool]:
     return random_seed(), True
 
 
-def _defaults(name: str) -> list[Any]:
-    """Updates for what depends on the checkpoint."""
-    checkpoint = get_checkpoint(name)
+def _defaults(name: str | None) -> list[Any]:
+    """Updates for what depends on the checkpoint. Raises `UnknownCheckpoint`."""
+    checkpoint = get_checkpoint(name or "")
     return [
         gr.Dropdown(info=checkpoint.description),
         gr.Dropdown(**_sizes(checkpoint)),

@@ -101,7 +101,7 @@ def _varied(fields: dict[str, Any], axis: str, value: str) -> dict[str, Any]:
     if axis == NOTHING:
         return fields
     if axis == "Style":
-        return fields | {"prompt": f"{fields['prompt']}, {value}"}
+        return fields | {"prompt": f"{fields['prompt'] or ''}, {value}"}
     return fields | {AXES[axis]: value}
 
 
@@ -183,16 +183,21 @@ class Grid:
             files: dict[Cell, str] = {}
             images: dict[Cell, bytes] = {}
             remarks: dict[str, None] = {}
+            keys: list[str] = []
             yield _sheet(planned, files), ""
             async with aclosing(self._draw(planned, browser)) as drawn:
                 async for cell, image, result in drawn:
-                    await self._workshop.keep(image, owner_of(browser, token), result)
+                    picture = await self._workshop.keep(image, owner_of(browser, token), result)
+                    keys.append(picture.id if picture else "")
                     images[cell] = image
                     remarks |= dict.fromkeys(result.remarks)
-                    files[cell] = await self._workshop.source(image, planned.cells[cell])
+                    files[cell] = await self._workshop.source(
+                        image, planned.cells[cell], browser, keys[-1:]
+                    )
                     yield _sheet(planned, files), gr.skip()
             told = notice(" ".join([*remarks][:_MOST_REMARKS])) if remarks else gr.skip()
-            yield _sheet(planned, files, await self._whole(planned, images)), told
+            whole = await self._whole(planned, images, browser, keys)
+            yield _sheet(planned, files, whole), told
         except CygnetError as error:
             yield gr.skip(), error_notice(error)
 
@@ -219,12 +224,15 @@ class Grid:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _whole(self, planned: Plan, images: dict[Cell, bytes]) -> str:
+    async def _whole(
+        self, planned: Plan, images: dict[Cell, bytes], browser: gr.Request, keys: list[str]
+    ) -> str:
         first = planned.first
         size = (first.width, first.height)
         labels = planned.columns, planned.rows
         png = await asyncio.to_thread(draw_sheet, images, *labels, size, first.prompt)
-        return await self._workshop.source(png, first.model_copy(update={"output_format": "png"}))
+        named = first.model_copy(update={"output_format": "png"})
+        return await self._workshop.source(png, named, browser, keys)
 
 
 def _read(values: Sequence[Any]) -> Plan:
@@ -234,7 +242,9 @@ def _read(values: Sequence[Any]) -> Plan:
         fields["seed"] = 0
     elif draws_a_seed(fields["seed"]):  # one for all cells
         fields["seed"] = form.random_seed()
-    return plan(fields, (across, columns), (down, rows))
+    if across not in EXAMPLES or down not in EXAMPLES:
+        raise InvalidRequest("No setting is chosen to vary.", "Choose one.")
+    return plan(fields, (across, columns or ""), (down, rows or ""))
 
 
 def _sheet(planned: Plan, files: dict[Cell, str], whole: str = "") -> str:

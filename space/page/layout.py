@@ -24,7 +24,7 @@ HEADER = (HERE / "header.html").read_text()
 
 def create_page(workshop: Workshop, concurrency: int = 16, max_queued: int = 64) -> gr.Blocks:
     """The page: so many generations at once, and so many waiting."""
-    with gr.Blocks(title="Cygnet", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
+    with gr.Blocks(title="Cygnet", analytics_enabled=False) as page:
         kept = gr.BrowserState("", storage_key="cygnet", secret="cygnet")
         part(HEADER, elem_id="header")
         with gr.Tabs(elem_id="tabs") as tabs:
@@ -92,7 +92,6 @@ def create_page(workshop: Workshop, concurrency: int = 16, max_queued: int = 64)
         )
         arrived = [kept, asked.draw, grid.start, said, *asked.settings]
         page.load(_arrive, kept, arrived, **QUIET).then(past.strip, kept, strip, **QUIET)
-    page.temp_file_sets.append(workshop.files)
     return page.queue(max_size=max_queued)
 
 

@@ -27,7 +27,7 @@ def part(value: str = "", *, elem_id: str) -> gr.HTML:
 class Shown:
     """One finished picture on the page: `request` makes it alone; `key` is its id in the gallery.
 
-    `file` is Gradio's, or the picture itself as a data URL.
+    `file` is its address among the page's files, or the picture itself as a data URL.
     """
 
     request: GenerationRequest

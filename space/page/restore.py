@@ -19,6 +19,7 @@ from shared.errors import CygnetError, InvalidRequest
 from shared.images import Recipe, read_recipe
 from space.page import form
 from space.page.markup import error_notice, notice, pressed
+from space.page.visitor import upload_of
 from space.page.workshop import Workshop
 
 AT_ONCE = 2
@@ -30,9 +31,10 @@ def restoring(workshop: Workshop) -> Any:
     a time, also of calls that pass Gradio's queue by."""
     places = asyncio.Semaphore(AT_ONCE)
 
-    async def restore(browser: gr.Request, path: str) -> list[Any]:
+    async def restore(browser: gr.Request, _none: None) -> list[Any]:  # Gradio itself gets no file
         try:
             workshop.count(browser)
+            path = str(upload_of(browser))
         except CygnetError as error:
             return [error_notice(error), *form.unchanged()]
         async with places:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
-from pathlib import Path
 
 import gradio as gr
-from gradio.processing_utils import save_bytes_to_cache
-from gradio.utils import get_upload_folder
 
 from shared.backends import Backend
 from shared.contract import Done, Event, GenerationRequest, GenerationResult
 from shared.errors import CygnetError, InternalError
-from shared.files import clear_errors
 from shared.formats import SUFFIXES
 from shared.gallery import Gallery, Picture
 from shared.outputs import slug
+from space.page.files import PageFiles
 from space.page.pace import Pace
 from space.page.visitor import key_of
 
@@ -32,13 +29,14 @@ class Workshop:
     `limit` counts a request for a key, and raises `RateLimited`.
     """
 
-    def __init__(self, backend: Backend, gallery: Gallery, limit: Callable[[str], None]) -> None:
+    def __init__(
+        self, backend: Backend, gallery: Gallery, files: PageFiles, limit: Callable[[str], None]
+    ) -> None:
         self.backend = backend
         self.gallery = gallery
+        self.files = files
         self._limit = limit
         self.pace = Pace()
-        self.files: set[str] = set()
-        """Those that Gradio serves; when they are a day old it deletes them, and takes them out."""
 
     def count(self, browser: gr.Request) -> None:
         """Count a request of the caller's. Raises `RateLimited`."""
@@ -74,21 +72,35 @@ class Workshop:
             log.error("a picture could not be kept: %s", error)
             return None
 
-    def file(self, image: bytes, request: GenerationRequest) -> str:
-        """Where Gradio serves the file `image` from, byte for byte.
+    def remove(self, key: str, owner: str, browser: gr.Request) -> None:
+        """Take a picture out of the gallery, and delete what the page has of it. Raises `NotFound`."""
+        self.gallery.remove(key, owner)
+        self.files.forget(key, key_of(browser))
 
-        Raises `DiskFull` or `OutputUnwritable`.
+    def file(
+        self,
+        image: bytes,
+        request: GenerationRequest,
+        browser: gr.Request,
+        about: Collection[str] = (),
+    ) -> str:
+        """Where this browser may fetch the file `image`, byte for byte, for a while.
+
+        `about` are the ids in the gallery of the pictures in it. Raises `DiskFull` or
+        `OutputUnwritable`.
         """
-        folder = get_upload_folder()
-        with clear_errors(Path(folder)):
-            path = save_bytes_to_cache(image, file_name(request), folder)
-        self.files.add(path)
-        return path
+        return self.files.add(image, file_name(request), key_of(browser), about)
 
-    async def source(self, image: bytes, request: GenerationRequest) -> str:
+    async def source(
+        self,
+        image: bytes,
+        request: GenerationRequest,
+        browser: gr.Request,
+        about: Collection[str] = (),
+    ) -> str:
         """Where the page has a new picture from: that file or, without room for one, itself."""
         try:
-            return await asyncio.to_thread(self.file, image, request)
+            return await asyncio.to_thread(self.file, image, request, browser, about)
         except CygnetError as error:
             log.error("a picture could not be served as a file: %s", error)
             return f"data:image/{request.output_format};base64,{base64.b64encode(image).decode()}"

@@ -50,7 +50,7 @@ class HeldBackend(FakeBackend):
                 self.stopped.put(request.prompt)
 
 
-def full(*_: Any) -> NoReturn:
+def full(*_: Any, **__: Any) -> NoReturn:
     """In place of what writes a file."""
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -62,14 +62,15 @@ Serve = Callable[..., AbstractContextManager[str]]
 def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
     """Serves a backend's site as `cygnet serve` does; gives its address."""
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # a site says where its page keeps files
 
     @contextlib.contextmanager
-    def run(backend: Backend, **options: Any) -> Iterator[str]:
+    def run(backend: Backend, folder: Path | None = None, **options: Any) -> Iterator[str]:
+        kept = folder or tmp_path / "data"
         running: queue.SimpleQueue[Server] = queue.SimpleQueue()
 
         async def serve_site(listener: socket.socket) -> None:  # Gradio wants to be made in a loop
-            site = create_site(backend, tmp_path / "data", ApiOptions(**options))
+            site = create_site(backend, kept, ApiOptions(**options))
             server = Server(site)
             running.put(server)
             await server._serve([listener])

@@ -15,7 +15,7 @@ from gradio_client.exceptions import AppError
 
 from shared.backends.fake import FakeBackend
 from shared.contract import GenerationRequest, collect, parse_request
-from space.page import workshop
+from space.page import files
 from tests.space.conftest import HeldBackend, Serve, full
 
 DOCS = (Path(__file__).parents[2] / "docs/page.md").read_text()
@@ -91,7 +91,7 @@ def test_it_counts_against_the_limit_that_its_key_has_in_the_api(serve: Serve) -
 
 
 def test_a_full_disk_has_its_code(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workshop, "save_bytes_to_cache", full)
+    monkeypatch.setattr(files, "write_atomically", full)
     with serve(FakeBackend()) as url, pytest.raises(AppError) as refused:
         connect(url).predict("a fox", api_name="/generate")
     assert refused.value.title == "disk_full"

@@ -16,7 +16,7 @@ from shared.backends.local import LocalBackend
 from shared.contract import parse_request
 from shared.errors import OutOfMemory
 from shared.images import encode_image, read_recipe
-from space.page import history, workshop
+from space.page import files, history
 from tests.space.browser import (
     browser,
     context,
@@ -273,7 +273,7 @@ def test_nothing_is_drawn_before_the_browser_has_its_token(serve: Serve, tab: Pa
 def test_a_picture_without_room_on_the_disk_is_shown_and_downloaded_all_the_same(
     serve: Serve, tab: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workshop, "save_bytes_to_cache", full)
+    monkeypatch.setattr(files, "write_atomically", full)
     with serve(FakeBackend()) as url:
         visit(tab, f"{url}/?{urlencode({'prompt': 'a tulip', 'seed': 77})}")
         tab.keyboard.press("Control+Enter")
