@@ -90,7 +90,7 @@ VALUES = {
 }
 
 
-@pytest.fixture(scope="module", params=VALUES.values(), ids=VALUES)
+@pytest.fixture(scope="module", params=VALUES.values(), ids=[*VALUES])
 def value(request: pytest.FixtureRequest, one_recorder: Recorder) -> str:
     return one_recorder.url if request.param == "RECORDER" else request.param
 
@@ -182,7 +182,7 @@ ELSEWHERE = "http://studio.example:8000"
 
 
 def backends(address: str) -> list[Any]:
-    quick = {"wait": lambda *_: 0.0}
+    quick: Any = {"wait": lambda *_: 0.0}
     return [ApiBackend(address, SECRET, **quick), SpaceBackend(address, key=SECRET, **quick)]
 
 

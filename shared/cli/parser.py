@@ -52,7 +52,9 @@ class Parser(argparse.ArgumentParser):
         self.set_defaults(run=lambda _: self.print_help())
         return self.add_subparsers(metavar=metavar, **options)
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_known_args(
+        self, args: Iterable[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
         """As argparse's, but what is left over is refused by the command that it was given to."""
         parsed, rest = super().parse_known_args(args, namespace)
         if rest:

@@ -18,14 +18,13 @@ from PIL import ExifTags, Image, JpegImagePlugin
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from shared.backends.fake import draw
-from shared.checkpoints import SchedulerName
+from shared.checkpoints import SAMPLER_NAMES, SchedulerName
 from shared.contract import GenerationRequest, OutputFormat, parse_request
 from shared.errors import CygnetError, InvalidRequest, NoRecipeInImage, UnreadableImage
 from shared.images import (
     MAX_FILE_BYTES,
     MAX_PIXELS,
     MAX_TEXT,
-    SAMPLER_NAMES,
     Recipe,
     a1111_text,
     encode_image,

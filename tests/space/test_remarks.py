@@ -27,6 +27,7 @@ from shared.mcp.jobs import Jobs
 from shared.mcp.replies import PARTLY, job_answer
 from shared.store import Store
 from space.page import grid
+from space.page.files import Limits, PageFiles
 from space.page.markup import notice
 from space.page.stage import Stage
 from space.page.workshop import Workshop
@@ -195,7 +196,8 @@ def test_a_grid_says_once_what_is_true_of_all_its_pictures(
     monkeypatch.setattr(grid, "_read", lambda values: planned)
     gallery = Gallery(tmp_path)
     sheet: Any = grid.Grid.__new__(grid.Grid)  # without the parts of a page around it
-    sheet._workshop = Workshop(RemarkingBackend(), gallery, lambda key: None)
+    files = PageFiles(tmp_path / "page", Limits(keep_bytes=2**26))
+    sheet._workshop = Workshop(RemarkingBackend(), gallery, files, lambda key: None)
     browser: Any = SimpleNamespace(state=SimpleNamespace(owner="me"))
 
     async def draw() -> list[Any]:
