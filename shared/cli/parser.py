@@ -52,11 +52,9 @@ class Parser(argparse.ArgumentParser):
         self.set_defaults(run=lambda _: self.print_help())
         return self.add_subparsers(metavar=metavar, **options)
 
-    def parse_known_args(
-        self, args: Iterable[str] | None = None, namespace: Any = None
-    ) -> tuple[Any, list[str]]:
+    def parse_known_args(self, *args: Any, **options: Any) -> Any:
         """As argparse's, but what is left over is refused by the command that it was given to."""
-        parsed, rest = super().parse_known_args(args, namespace)
+        parsed, rest = super().parse_known_args(*args, **options)
         if rest:
             self._refuse(rest, parsed)
         return parsed, rest
