@@ -91,6 +91,11 @@ def _base64(data: bytes) -> str:
 FileBytes = Annotated[bytes, PlainSerializer(_base64, when_used="json")]
 
 
+def random_seed() -> int:
+    """For whoever chooses none: below 2**31, which every program takes, and a person can copy."""
+    return secrets.randbelow(2**31)
+
+
 def _filled_before() -> NoReturn:
     raise AssertionError("the checkpoint's defaults are filled in before pydantic asks for them")
 
@@ -149,7 +154,7 @@ class GenerationRequest(_Wire):
     seed: Annotated[
         int,
         Field(
-            default_factory=lambda: secrets.randbelow(SEED.high + 1),
+            default_factory=random_seed,
             strict=True,
             ge=SEED.low,
             le=SEED.high,

@@ -277,3 +277,9 @@ def test_numbers_that_arrive_as_text_are_read(text: str, number: object) -> None
 
 def test_a_limit_of_one_value_says_so() -> None:
     assert str(Limit(256, 256, 64)) == "256"
+
+
+def test_a_seed_that_nobody_chose_is_one_that_every_program_takes_and_none_twice() -> None:
+    for left_out in ({}, {"seed": None}, {"seed": -1}, {"seed": "-1"}):
+        seeds = {parse_request({"prompt": "a fox", **left_out}).seed for _ in range(50)}
+        assert len(seeds) > 40 and max(seeds) < 2**31

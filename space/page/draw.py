@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from shared.contract import GenerationRequest, ImageReady, parse_request
+from shared.contract import GenerationRequest, ImageReady, parse_request, random_seed
 from shared.errors import CygnetError
 from space.page import form
 from space.page.markup import Shown, error_notice, notice
@@ -28,7 +28,7 @@ def drawing(workshop: Workshop) -> Any:
         try:
             fields = form.read(values)
             if not lock or fields["seed"] is None:
-                fields["seed"] = form.random_seed()
+                fields["seed"] = random_seed()
             request = parse_request(fields)
             async with aclosing(_draw(workshop, request, browser, token)) as shows:
                 async for show in shows:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
 from shared.checkpoints import CHECKPOINTS, SAMPLER_NAMES, Checkpoint, get_checkpoint
-from shared.contract import GUIDANCE, STEPS, GenerationRequest
+from shared.contract import GUIDANCE, STEPS, GenerationRequest, random_seed
 from shared.errors import InvalidRequest
 from shared.formats import FORMATS
 from shared.numbers import EXACT
@@ -156,11 +155,6 @@ def unchanged() -> list[Any]:
 def fresh() -> list[Any]:
     """As it is when the page is opened: with a seed of its own."""
     return [random_seed() if field == "seed" else gr.skip() for field in FIELDS] + [gr.skip()]
-
-
-def random_seed() -> int:
-    """Short enough to be read and told."""
-    return secrets.randbelow(2**31)
 
 
 def _roll() -> tuple[int, bool]:

@@ -21,6 +21,7 @@ from shared.contract import (
     collect,
     draws_a_seed,
     parse_request,
+    random_seed,
 )
 from shared.errors import CygnetError, InvalidRequest
 from shared.prices import dollars
@@ -241,7 +242,7 @@ def _read(values: Sequence[Any]) -> Plan:
     if fields["seed"] is None:
         fields["seed"] = 0
     elif draws_a_seed(fields["seed"]):  # one for all cells
-        fields["seed"] = form.random_seed()
+        fields["seed"] = random_seed()
     if across not in EXAMPLES or down not in EXAMPLES:
         raise InvalidRequest("No setting is chosen to vary.", "Choose one.")
     return plan(fields, (across, columns or ""), (down, rows or ""))
