@@ -282,7 +282,7 @@ def save_with_text(path: Path, text: str) -> None:
         (["generate", "fox", "--steps", "200"], "invalid_request", "Use steps=100."),
         (["generate", "fox", "--steps", "3.5"], "invalid_request", "Use steps=4."),
         (["generate", "fox", "--steps", "many"], "invalid_request", "steps='many'"),
-        (["generate", "fox", "--seed", "-1"], "invalid_request", "Use seed=0."),
+        (["generate", "fox", "--seed", "-2"], "invalid_request", "Use seed=0."),
         (
             ["generate", "fox", "--guidance-scale", "nan"],
             "invalid_request",
@@ -292,7 +292,7 @@ def save_with_text(path: Path, text: str) -> None:
         (["generate", "fox", "--format", "gif"], "invalid_request", "Next: Use --format="),
         (["generate", "fox", "--width", "250"], "invalid_request", "Use width=256."),
         (["generate", "fox", "--scheduler", "eular"], "invalid_request", "scheduler=euler"),
-        (["generate", "fox", "--format", "gif"], "invalid_request", "output_format=png"),
+        (["generate", "fox", "--format", "gif"], "invalid_request", "--format=png"),
         (["generate", "\x00\x1b\x07"], "invalid_request", "prompt is empty"),
         (["generate", "a" * 2001], "invalid_request", "2001 characters"),
         (["generate"], "invalid_request", "prompt is missing"),
@@ -522,7 +522,7 @@ def test_the_backend_is_closed_whatever_happens(
 def test_ctrl_c_before_the_first_step_is_one_line_too(
     folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(name: str) -> Callable[[], None]:
+    def interrupted(name: str, **_: object) -> Callable[[], None]:
         return lambda: signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr("shared.cli.generate.find_backend", interrupted)
