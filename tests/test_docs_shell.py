@@ -175,6 +175,12 @@ def help_of_modal(*call: str) -> str:
     return done.stdout
 
 
+def check_source(words: list[str]) -> None:
+    """What make has installed, for the terminal."""
+    [venv] = re.findall(r"^VENV \?= (\S+)$", (ROOT / "Makefile").read_text(), re.M)
+    assert words == [f"{venv}/bin/activate"]
+
+
 CHECKS = {
     ".venv/bin/cygnet": check_ours,
     ".venv/bin/python": check_python,
@@ -185,6 +191,7 @@ CHECKS = {
     "npm": check_npm,
     "pip": check_pip,
     "python": check_python,
+    "source": check_source,
 }
 
 CALLS = [line for line in shell_lines() if not line.startswith("curl ")]
@@ -211,6 +218,7 @@ def test_a_line_of_shell_in_the_docs_is_a_call_that_exists(line: str) -> None:
         "python -m docs.blocks README.md",
         "pip install .[speed]",
         "export CYGNET_CHECKPIONT=a",
+        "source venv/bin/activate",
     ],
 )
 def test_a_line_that_is_wrong_is_found(line: str) -> None:

@@ -37,6 +37,7 @@ FLOORS = (
     ("shared.images", "shared.files", "shared.refusals"),
     ("shared.contract",),
     ("shared.checkpoints",),
+    ("shared.checkpoint_folder",),
     ("shared.http_clients",),
     ("shared.packages", "shared.proxies"),
     (
