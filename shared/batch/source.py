@@ -293,7 +293,9 @@ class Source:
                 raise self.refuse(line, message, "Name the column, or take it out.")
         filled = [cell for cell in cells if cell]
         if sniff.is_rule(cells):
-            raise self.refuse(line, "it is a rule, as in a drawn table.", "Export the table as CSV.")
+            raise self.refuse(
+                line, "it is a rule, as in a drawn table.", "Export the table as CSV."
+            )
         if filled and all(named(cell) == name for cell, name in zip(cells, names, strict=False)):
             raise self.refuse(line, "it is the header once more.", "Take it out.")
         if len(filled) == 1 and len(cells) < len(names) and sniff.is_whole_row(cells[0], names):

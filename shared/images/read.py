@@ -84,7 +84,7 @@ def _parse(text: str, texts: Texts, *, named: bool) -> Recipe | None:
         if isinstance(found, dict):
             return parse_json(found, texts.named)
     if len(text) > MAX_TEXT:
-        if named or "Steps: " in text:
+        if "Steps: " in text or (named and text.startswith("{")):
             texts.faults.append(f"its settings are longer than {MAX_TEXT // 2**10} KiB")
         return None
     return parse_a1111(text)

@@ -134,6 +134,37 @@ def test_a_seed_of_minus_one_is_drawn_anew(form: str) -> None:
     assert "-1" not in recipe.ignored.values()
 
 
+def test_bars_between_all_parts_belong_to_none() -> None:
+    text = (
+        "Prompt: a red | blue fox | Negative prompt: blurry | Steps: 20 | Seed: 7 | Sampler: UniPC"
+    )
+    recipe = read_recipe(named("parameters", text))
+    assert recipe.fields["prompt"] == "a red | blue fox"
+    assert recipe.fields["negative_prompt"] == "blurry"
+
+
+def test_windows_letters_are_read_as_such() -> None:
+    text = "un ren\xe9 \u201croux\u201d\nSteps: 20, Seed: 7".encode("cp1252")
+    recipe = read_recipe(png(places.plain("parameters", text)))
+    assert recipe.fields["prompt"] == "un ren\xe9 \u201croux\u201d"
+
+
+@pytest.mark.parametrize("name", ["Description", "Comment", "parameters"])
+def test_a_long_text_that_is_no_recipe_is_no_fault(name: str) -> None:
+    with pytest.raises(NoRecipeInImage):
+        read_recipe(named(name, "a word " * 20_000))
+
+
+@pytest.mark.parametrize("name", ["Description", "Comment"])
+def test_a_description_that_cannot_be_read_is_no_fault(name: str) -> None:
+    for chunk in (
+        places.plain(name, b"a word " * 200_000),
+        places.plain(name, b"a word")[:-1] + b"?",
+    ):
+        with pytest.raises(NoRecipeInImage):
+            read_recipe(png(chunk))
+
+
 def test_latin_letters_and_others_are_read_from_the_same_chunk() -> None:
     for letters, code in (("renard très rusé", "latin-1"), ("狐狸 🦊 très", "utf-8")):
         data = f"{letters}\n{SETTINGS}".encode(code)
