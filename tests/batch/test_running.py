@@ -206,7 +206,7 @@ log = os.open("drawn", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 def note(event):
     if isinstance(event, ImageReady):
         os.write(log, f"{event.seed}\\n".encode())
-batch.find_backend = lambda name, priority: lambda: FakeBackend(note)
+batch.find_backend = lambda name, **_: lambda: FakeBackend(note)
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -327,7 +327,7 @@ def test_what_draws_is_what_the_setting_says(folder: Path, monkeypatch: pytest.M
     settings.cache_clear()
     assert again() == 0
     served = {(line["backend"], line["backend_reason"]) for line in manifest(folder / "out")}
-    assert served == {("fake", "asked for by name.")}
+    assert served == {("fake", "what draws here where nobody names another.")}
 
 
 def test_a_backend_that_is_gone_stops_the_batch_early(
