@@ -22,7 +22,7 @@ ONE_OF_THEM = f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]}"
 
 _SEPARATOR = re.compile(r'"?sep=(.?)"?[,;\t| ]*\n?', re.IGNORECASE)
 _WORDS_OF_A_NAME = 3
-_OF_PROMPTS = re.compile(r"prompt_\w+|\w+_prompts?", re.IGNORECASE)
+_OF_PROMPTS = re.compile(r"prompts|prompt_\w+|\w+_prompts?", re.IGNORECASE)
 _NUMBERED = re.compile(r"\d+[,;\t|][^\d\s].*|.*[^\d\s][,;\t|]-?\d+(\.\d+)?")
 _RULE = re.compile(r"[-+=:_|\s]*[-=_]{2}[-+=:_|\s]*")
 
@@ -69,7 +69,7 @@ def columns(line: str) -> int:
     known = sum(map(is_field, names))
     if known == len(names) and (known > 1 or names == ["prompt"]):
         return len(names)
-    if len(names) > 1 and all(len(name.split()) <= _WORDS_OF_A_NAME for name in names):
+    if all(len(name.split()) <= _WORDS_OF_A_NAME for name in names):
         of_prompts = any("prompt" in name.lower() for name in names)
         if "prompt" in names or (of_prompts and known) or any(map(_OF_PROMPTS.fullmatch, names)):
             return len(names)

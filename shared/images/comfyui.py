@@ -201,7 +201,7 @@ class _Graph:
             if written:
                 texts = (self._string(key, name, polarity, set()) for name in written)
                 return [text for text in texts if text]
-            ways = [name for name in inputs if not _NOT_TEXT.fullmatch(name)]
+            ways = _selected(inputs, [name for name in inputs if not _NOT_TEXT.fullmatch(name)])
         found: list[str] = []
         for name in ways:
             if source := self._source(inputs.get(name)):

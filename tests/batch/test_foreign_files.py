@@ -148,6 +148,8 @@ NEVER_DRAWN = {
     "prompt;sed\na fox;7\n": "Did you mean seed?",
     "id,prompt_text,seed\n1,a fox,7\n": "line 1: 'id' is not a field",
     "Name;Image Prompt;Seed\nx;a fox;7\n": "line 1: 'Name' is not a field",
+    "Prompts\na fox\n": "line 1: 'Prompts' is not a field of a request. Did you mean prompt?",
+    "prompt_text\na fox\n": "line 1: 'prompt_text' is not a field of a request.",
     "caption,seed\na fox,7\n": "line 1: 'caption' is not a field",
     "a fox,7\nan owl,8\n": "Begin the table with a line that names its columns, such as prompt,seed.",
     "1\ta fox\n2\tan owl\n": "Begin the table with a line that names its columns",

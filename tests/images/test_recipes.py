@@ -157,6 +157,16 @@ def test_a_switch_of_a_graph_gives_the_text_that_was_drawn(inputs: dict[str, Any
     assert recipe.fields["prompt"] == PROMPT
 
 
+def test_a_switch_of_encoded_texts_is_followed_too() -> None:
+    ways = {"select": 2, "input1": ["7", 0], "input2": ["60", 0]}
+    nodes = {
+        "6": {"class_type": "ImpactSwitch", "inputs": ways},
+        "60": {"class_type": "CLIPTextEncode", "inputs": {"text": "a fox", "clip": ["4", 1]}},
+    }
+    recipe = read_recipe(named("prompt", json.dumps(graph(**nodes))))
+    assert (recipe.fields["prompt"], recipe.fields["negative_prompt"]) == ("a fox", NEGATIVE)
+
+
 def test_bars_between_all_parts_belong_to_none() -> None:
     text = (
         "Prompt: a red | blue fox | Negative prompt: blurry | Steps: 20 | Seed: 7 | Sampler: UniPC"
