@@ -35,7 +35,7 @@ NAMES = (
 """PNG's names under which programs write recipes, the surest first. `workflow` is a drawing of the graph in
 `prompt`."""
 
-_OF_ANYTHING = ("Comment", "Description")
+OF_ANYTHING = ("Comment", "Description")
 """Those of them that are in pictures of every kind, where what cannot be read is likely to be nothing of
 ours."""
 
@@ -108,7 +108,7 @@ def _png(file: BinaryIO, container: Container, texts: Texts) -> None:
             _exif(_profile(text), texts)
         elif text:
             texts.named[name] = text
-        if fault and name in NAMES and name not in _OF_ANYTHING:
+        if fault and name in NAMES and name not in OF_ANYTHING:
             texts.faults.append(fault)
     _exif(_first(file, container, b"eXIf", _MOST_EXIF), texts)
 

@@ -182,7 +182,7 @@ def test_windows_letters_are_read_as_such() -> None:
     assert recipe.fields["prompt"] == "un ren\xe9 \u201croux\u201d"
 
 
-@pytest.mark.parametrize("name", ["Description", "Comment", "parameters"])
+@pytest.mark.parametrize("name", ["Description", "Comment"])
 def test_a_long_text_that_is_no_recipe_is_no_fault(name: str) -> None:
     with pytest.raises(NoRecipeInImage):
         read_recipe(named(name, "a word " * 20_000))
