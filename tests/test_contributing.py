@@ -73,20 +73,20 @@ class House:
     @contextlib.contextmanager
     def served(self) -> Iterator[str]:
         """Where `cygnet serve` of the house answers."""
-        server = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-m", "shared.cli", "serve", "--port", "0"],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-        )
-        try:
-            assert server.stdout
-            yield next(line.strip() for line in server.stdout if line.startswith("http"))
-        finally:
-            server.terminate()
-            server.wait(60)
+        ) as server:
+            try:
+                assert server.stdout
+                yield next(line.strip() for line in server.stdout if line.startswith("http"))
+            finally:
+                server.terminate()
+                server.wait(60)
 
     def check(self, picture: bytes) -> None:
         """The picture was made as the example says, and its file says so."""

@@ -22,6 +22,9 @@ ONE_OF_THEM = f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]}"
 
 _SEPARATOR = re.compile(r'"?sep=(.?)"?[,;\t| ]*\n?', re.IGNORECASE)
 _WORDS_OF_A_NAME = 3
+_OF_PROMPTS = re.compile(r"prompts|prompt_\w+|\w+_prompts?", re.IGNORECASE)
+_NUMBERED = re.compile(r"\d+[,;\t|][^\d\s].*|.*[^\d\s][,;\t|]-?\d+(\.\d+)?")
+_RULE = re.compile(r"[-+=:_|\s]*[-=_]{2}[-+=:_|\s]*")
 
 # What is no JSON and yet no prose: an object's first key, a list whose first element is quoted and which
 # ends as a list does, or a bracket that the line opens and leaves. `{red|blue}` is a template.
@@ -66,12 +69,34 @@ def columns(line: str) -> int:
     known = sum(map(is_field, names))
     if known == len(names) and (known > 1 or names == ["prompt"]):
         return len(names)
-    if "prompt" in names and all(len(name.split()) <= _WORDS_OF_A_NAME for name in names):
-        return len(names)
+    if all(len(name.split()) <= _WORDS_OF_A_NAME for name in names):
+        of_prompts = any("prompt" in name.lower() for name in names)
+        if "prompt" in names or (of_prompts and known) or any(map(_OF_PROMPTS.fullmatch, names)):
+            return len(names)
     words = re.findall(r"\w+", line)  # of columns that something else separates
     if len(words) > 1 and all(is_field(named(word)) for word in words):
         return len(words)
     return 0
+
+
+def are_rows(first: str, second: str) -> bool:
+    """Whether two lines begin a table by their numbers: both have one set close at an end, or the
+    second has it where the first names a field of numbers."""
+    if all(_NUMBERED.fullmatch(line.strip("\n")) for line in (first, second)):
+        return True
+    delimiter = delimiter_of(first)
+    above, below = (split(line, delimiter) for line in (first, second))
+    if len(above) != len(below) or any(len(name.split()) > _WORDS_OF_A_NAME for name in above):
+        return False
+    return len(above) > 1 and any(
+        is_number(named(head)) and not isinstance(number_from_text(cell), str)
+        for head, cell in zip(above, below, strict=True)
+    )
+
+
+def is_rule(cells: Sequence[str]) -> bool:
+    """Whether a row is the line that is drawn between a header and the rows."""
+    return _RULE.fullmatch("|".join(cells)) is not None
 
 
 def is_json(line: str, *, cut: bool = False) -> bool:

@@ -63,7 +63,7 @@ class Source:
     """An open file of rows, `-` for standard input; close it, or use it with `with`.
 
     What cannot be read twice, such as a pipe, is copied to a temporary file first. `kind` None is
-    told by the first line, or else by the suffix. Raises `InvalidRequest`, here and while reading.
+    told by the first lines, or else by the suffix. Raises `InvalidRequest`, here and while reading.
     """
 
     def __init__(self, name: str, kind: Kind | None = None) -> None:
@@ -111,11 +111,14 @@ class Source:
             ) from None
 
     def _sniff(self) -> Kind | None:
-        """What the first line that is not empty says; None if it may be anything."""
-        first = self._first()
+        """What the first two lines that are not empty say; None if they may be anything."""
+        texts = (text for _, text in self._pieces(_PIECE) if text.strip())
+        first, second = next(texts, ""), next(texts, "")
         if sniff.separator(first) is not None or sniff.columns(first):
             return "csv"
-        return "jsonl" if sniff.is_json(first, cut=len(first) == _PIECE) else None
+        if sniff.is_json(first, cut=len(first) == _PIECE):
+            return "jsonl"
+        return "csv" if sniff.are_rows(first, second) else None
 
     def _first(self) -> str:
         """The first line that is not empty, or its first piece."""
@@ -171,8 +174,12 @@ class Source:
             ) from None
 
     def _json_fields(self, line: int, text: str) -> dict[str, Any]:
+        def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            self._check_doubled("field", [named(name) for name, _ in pairs], line)
+            return dict(pairs)
+
         try:
-            fields = json.loads(text.strip())
+            fields = json.loads(text.strip(), object_pairs_hook=once)
         except json.JSONDecodeError as error:
             fault = f"{reason(ValueError(error.msg))} at column {error.colno}"
             line += error.lineno - 1
@@ -184,7 +191,6 @@ class Source:
             return {"prompt": fields} if fields.strip() else {}
         if not isinstance(fields, dict):
             raise self.refuse(line, "it is no JSON object and no text.", _JSON_ADVICE)
-        self._check_doubled("field", [named(name) for name in fields], line)
         return {named(name): value for name, value in fields.items() if value is not None}
 
     def _csv_rows(self) -> Iterator[Row]:
@@ -261,10 +267,11 @@ class Source:
         return names
 
     def _header_advice(self, names: Sequence[str], error: InvalidRequest) -> str:
-        if not any(map(is_field, names)) and "Did you mean" not in error.next_step:
-            return "Begin the table with a line that names its columns, such as prompt,seed."
+        advice = error.next_step
+        if not any(map(is_field, names)) and "Did you mean" not in advice:
+            advice = "Begin the table with a line that names its columns, such as prompt,seed."
         prose = not self._told and _SUFFIXES.get(self._suffix) != "csv"
-        return f"{error.next_step}{' Say --kind text if it is a prompt.' if prose else ''}"
+        return f"{advice}{' Say --kind text if it is a prompt.' if prose else ''}"
 
     def _check_doubled(self, what: str, names: Sequence[str], line: int) -> None:
         doubled = {name for name in names if names.count(name) > 1}
@@ -285,6 +292,10 @@ class Source:
                 message = f"{cell[:60]!r} is in column {number}, which has no name."
                 raise self.refuse(line, message, "Name the column, or take it out.")
         filled = [cell for cell in cells if cell]
+        if sniff.is_rule(cells):
+            raise self.refuse(
+                line, "it is a rule, as in a drawn table.", "Export the table as CSV."
+            )
         if filled and all(named(cell) == name for cell, name in zip(cells, names, strict=False)):
             raise self.refuse(line, "it is the header once more.", "Take it out.")
         if len(filled) == 1 and len(cells) < len(names) and sniff.is_whole_row(cells[0], names):

@@ -75,9 +75,10 @@ def parse_a1111(text: str) -> Recipe | None:
     number, column = found
     line = lines[number][column:]
     before = "\n".join([*lines[:number], lines[number][:column]]).strip()
-    if _separator(line) == "|":  # SD.Next's, which also names the prompt
-        before = before.removeprefix("Prompt:").removeprefix("prompt:")
     prompt, negative = _split(before)
+    if _separator(line) == "|":  # SD.Next's, which also names the prompt
+        prompt = prompt.removeprefix("Prompt:").removeprefix("prompt:")
+        prompt, negative = (text.strip().removesuffix("|").rstrip() for text in (prompt, negative))
     return foreign(
         "a1111",
         [

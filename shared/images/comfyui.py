@@ -36,6 +36,7 @@ _ENCODED = {
 }
 _WRITTEN = (
     "populated_text",
+    "result",
     "text_positive",
     "text_negative",
     "positive_prompt",
@@ -49,6 +50,7 @@ _WRITTEN = (
 )
 _NUMBER = ("value", "seed", "noise_seed", "int", "float", "number", "a")
 _JOINED = re.compile(r"(?:string|text|input|prompt)_?(?:[a-z]|\d{1,2})", re.I)
+_SELECTORS = ("select", "input", "index", "switch", "boolean", "condition")
 _NOT_TEXT = re.compile(
     r"clip(?:_vision.*)?|.*model.*|vae|.*image.*|.*mask.*|.*latent.*|samples|pixels|control_net|lora.*|t5",
     re.I,
@@ -199,7 +201,7 @@ class _Graph:
             if written:
                 texts = (self._string(key, name, polarity, set()) for name in written)
                 return [text for text in texts if text]
-            ways = [name for name in inputs if not _NOT_TEXT.fullmatch(name)]
+            ways = _selected(inputs, [name for name in inputs if not _NOT_TEXT.fullmatch(name)])
         found: list[str] = []
         for name in ways:
             if source := self._source(inputs.get(name)):
@@ -221,9 +223,11 @@ class _Graph:
         for one in _WRITTEN:
             if one in mine and (text := self._string(source, one, polarity, seen)):
                 return text
-        joined = [one for one in mine if _JOINED.fullmatch(one)]
-        passed = [one for one in mine if self._source(inputs[one])]
+        joined = _selected(inputs, [one for one in mine if _JOINED.fullmatch(one)])
+        passed = _selected(inputs, [one for one in mine if self._source(inputs[one])])
         parts = (self._string(source, one, polarity, seen) for one in joined or passed)
+        if not joined:  # a switch gives out the first that it gets
+            return next(filter(None, parts), "")
         delimiter = inputs.get("delimiter", inputs.get("separator"))
         return (delimiter if isinstance(delimiter, str) else "").join(filter(None, parts))
 
@@ -233,6 +237,16 @@ class _Graph:
             for name, value in self._inputs(key).items():
                 if (key, name) not in self._used and isinstance(value, str | int | float):
                     yield f"{self._nodes[key]['class_type']} {name}", None, value
+
+
+def _selected(inputs: Mapping[str, Any], ways: list[str]) -> list[str]:
+    """Of the ways through a node that selects one of them by number, or by true and false, that one."""
+    for name, value in inputs.items():
+        if name.lower() in _SELECTORS and isinstance(value, int):
+            end = re.compile(f"(?i:.*{value})" if isinstance(value, bool) else rf".*\D0*{value}")
+            if picked := [way for way in ways if end.fullmatch(way)]:
+                return picked
+    return ways
 
 
 def _of(inputs: Mapping[str, Any], polarity: str) -> list[str]:

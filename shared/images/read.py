@@ -21,7 +21,7 @@ from shared.images.container import opened
 from shared.images.limits import AT_ONCE, MAX_JSON, MAX_TEXT, unreadable
 from shared.images.recipe import Recipe, Stored
 from shared.images.settings import as_object, parse_dream, parse_settings
-from shared.images.texts import Texts, read_texts
+from shared.images.texts import OF_ANYTHING, Texts, read_texts
 
 
 def read_recipe(source: bytes | Path) -> Recipe:
@@ -58,7 +58,11 @@ def _ours(stored: str) -> Recipe:
 def _foreign(texts: Texts) -> Iterator[Recipe]:
     """The recipes of other programs, the surest first."""
     for name, text in texts.named.items():
-        recipe = parse_dream(text) if name == "Dream" else _parse(text, texts, named=True)
+        recipe = (
+            parse_dream(text)
+            if name == "Dream"
+            else _parse(text, texts, named=name not in OF_ANYTHING)
+        )
         if recipe:
             yield recipe
     if recipe := parse_settings(texts.named):  # Easy Diffusion gives each setting a chunk

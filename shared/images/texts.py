@@ -35,6 +35,10 @@ NAMES = (
 """PNG's names under which programs write recipes, the surest first. `workflow` is a drawing of the graph in
 `prompt`."""
 
+OF_ANYTHING = ("Comment", "Description")
+"""Those of them that are in pictures of every kind, where what cannot be read is likely to be nothing of
+ours."""
+
 _MOST_OTHERS = 64
 _MOST_EXIF = 4 * MAX_JSON
 _MOST_XMP = 2**18
@@ -104,7 +108,7 @@ def _png(file: BinaryIO, container: Container, texts: Texts) -> None:
             _exif(_profile(text), texts)
         elif text:
             texts.named[name] = text
-        if fault and name in NAMES:
+        if fault and name in NAMES and name not in OF_ANYTHING:
             texts.faults.append(fault)
     _exif(_first(file, container, b"eXIf", _MOST_EXIF), texts)
 
@@ -239,7 +243,7 @@ def decoded(raw: bytes, *, wide: bool = False) -> str:
     """The text of bytes that do not reliably say in which code their letters are.
 
     `wide` if they claim to be UTF-16. Else that is known by its mark, or by the zero bytes of Latin letters.
-    What is not UTF-16 is UTF-8 where that works, and Latin-1 where it does not.
+    What is not UTF-16 is UTF-8 where that works; else Latin-1, with Windows' letters in place of controls.
     """
     raw = raw.rstrip(b"\0")
     if len(raw) % 2 and b"\0" in raw:
@@ -249,7 +253,11 @@ def decoded(raw: bytes, *, wide: bool = False) -> str:
     zeros = raw.count(0)
     if zeros > len(raw) // 8 or (wide and (zeros or not _is_utf8(raw))):
         return raw.decode(_byte_order(raw), errors="replace")
-    return raw.decode("utf-8-sig" if _is_utf8(raw) else "latin-1")
+    if _is_utf8(raw):
+        return raw.decode("utf-8-sig")
+    with contextlib.suppress(UnicodeDecodeError):  # a few bytes are no letter of Windows' either
+        return raw.decode("cp1252")
+    return raw.decode("latin-1")
 
 
 def _is_utf8(raw: bytes) -> bool:

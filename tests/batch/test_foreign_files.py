@@ -122,6 +122,10 @@ PROSE = [
     "separate=; things",
     "100% cotton, 7,0 mm",
     "# a fox",
+    "tokyo, 1999",
+    "a lens of 3,5",
+    "a prompt_ box",
+    "prompt service, waiters",
 ]
 
 
@@ -133,6 +137,7 @@ def test_a_prompt_with_the_signs_of_tables_and_json_is_a_prompt(
     wanted = [{"prompt": line.replace("\t", " ")}, {"prompt": "an owl"}]
     assert read(f"{line}\nan owl\n".encode(), name, monkeypatch) == wanted
     assert read(f"an owl\n{line}\n".encode(), name, monkeypatch) == wanted[::-1]
+    assert read(f"{line}\n{line}\n".encode(), name, monkeypatch) == [wanted[0]] * 2
 
 
 NEVER_DRAWN = {
@@ -141,6 +146,16 @@ NEVER_DRAWN = {
     '"prompt,seed"\n"a fox,7"\n': "line 1: its columns cannot be told apart",
     "prompt;colour\na fox;red\n": "line 1: 'colour' is not a field of a request.",
     "prompt;sed\na fox;7\n": "Did you mean seed?",
+    "id,prompt_text,seed\n1,a fox,7\n": "line 1: 'id' is not a field",
+    "Name;Image Prompt;Seed\nx;a fox;7\n": "line 1: 'Name' is not a field",
+    "Prompts\na fox\n": "line 1: 'Prompts' is not a field of a request. Did you mean prompt?",
+    "prompt_text\na fox\n": "line 1: 'prompt_text' is not a field of a request.",
+    "caption,seed\na fox,7\n": "line 1: 'caption' is not a field",
+    "a fox,7\nan owl,8\n": "Begin the table with a line that names its columns, such as prompt,seed.",
+    "1\ta fox\n2\tan owl\n": "Begin the table with a line that names its columns",
+    "| prompt | seed |\n|:---|---:|\n| a fox | 7 |\n": "line 2: it is a rule, as in a drawn table.",
+    " prompt | seed\n--------+------\n a fox  |    7\n": "line 2: it is a rule",
+    '{"prompt": "a fox", "prompt": "an owl"}': "line 1: the field 'prompt' is there twice.",
     "seed;steps\n7;4\n": "line 2: prompt is missing.",
     "prompt,seed\na fox;7\n": "line 2: 'a fox;7' is not separated by commas, as the header is.",
     "prompt;seed\na fox,7\n": "line 2: 'a fox,7' is not separated by semicolons",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import ExifTags, Image
@@ -132,6 +133,69 @@ def test_a_seed_of_minus_one_is_drawn_anew(form: str) -> None:
     if "seed node" not in form:
         assert recipe.fields == {name: value for name, value in FIELDS.items() if name != "seed"}
     assert "-1" not in recipe.ignored.values()
+
+
+SWITCHES = {
+    "the first that is there": {"any_01": ["31", 0], "any_02": ["32", 0]},
+    "a number": {"select": 1, "input1": ["31", 0], "input2": ["32", 0]},
+    "the second number": {"Input": 2, "text1": ["32", 0], "text2": ["31", 0]},
+    "true": {"switch": True, "on_false": ["32", 0], "on_true": ["31", 0]},
+    "false": {"boolean": False, "on_true": ["32", 0], "on_false": ["31", 0]},
+    "what came of it": {"text_a": "a red", "text_b": "fox", "result": PROMPT},
+}
+
+
+@pytest.mark.parametrize("inputs", SWITCHES.values(), ids=SWITCHES)
+def test_a_switch_of_a_graph_gives_the_text_that_was_drawn(inputs: dict[str, Any]) -> None:
+    nodes = {
+        "6": {"class_type": "CLIPTextEncode", "inputs": {"text": ["30", 0], "clip": ["4", 1]}},
+        "30": {"class_type": "Switch", "inputs": inputs},
+        "31": {"class_type": "String", "inputs": {"string": PROMPT}},
+        "32": {"class_type": "String", "inputs": {"string": "an owl"}},
+    }
+    recipe = read_recipe(named("prompt", json.dumps(graph(**nodes))))
+    assert recipe.fields["prompt"] == PROMPT
+
+
+def test_a_switch_of_encoded_texts_is_followed_too() -> None:
+    ways = {"select": 2, "input1": ["7", 0], "input2": ["60", 0]}
+    nodes = {
+        "6": {"class_type": "ImpactSwitch", "inputs": ways},
+        "60": {"class_type": "CLIPTextEncode", "inputs": {"text": "a fox", "clip": ["4", 1]}},
+    }
+    recipe = read_recipe(named("prompt", json.dumps(graph(**nodes))))
+    assert (recipe.fields["prompt"], recipe.fields["negative_prompt"]) == ("a fox", NEGATIVE)
+
+
+def test_bars_between_all_parts_belong_to_none() -> None:
+    text = (
+        "Prompt: a red | blue fox | Negative prompt: blurry | Steps: 20 | Seed: 7 | Sampler: UniPC"
+    )
+    recipe = read_recipe(named("parameters", text))
+    assert recipe.fields["prompt"] == "a red | blue fox"
+    assert recipe.fields["negative_prompt"] == "blurry"
+
+
+def test_windows_letters_are_read_as_such() -> None:
+    text = "un ren\xe9 \u201croux\u201d\nSteps: 20, Seed: 7".encode("cp1252")
+    recipe = read_recipe(png(places.plain("parameters", text)))
+    assert recipe.fields["prompt"] == "un ren\xe9 \u201croux\u201d"
+
+
+@pytest.mark.parametrize("name", ["Description", "Comment"])
+def test_a_long_text_that_is_no_recipe_is_no_fault(name: str) -> None:
+    with pytest.raises(NoRecipeInImage):
+        read_recipe(named(name, "a word " * 20_000))
+
+
+@pytest.mark.parametrize("name", ["Description", "Comment"])
+def test_a_description_that_cannot_be_read_is_no_fault(name: str) -> None:
+    for chunk in (
+        places.plain(name, b"a word " * 200_000),
+        places.plain(name, b"a word")[:-1] + b"?",
+    ):
+        with pytest.raises(NoRecipeInImage):
+            read_recipe(png(chunk))
 
 
 def test_latin_letters_and_others_are_read_from_the_same_chunk() -> None:
