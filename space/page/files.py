@@ -243,9 +243,10 @@ class PageFiles:
 
 
 def _named(files: dict[str, _File], address: str) -> _File | None:
+    """The one of that address, unless somebody else deleted it."""
     key, _, name = address.partition("/")
     file = files.get(key) if _OURS.fullmatch(key) else None
-    return file if file and file.path.name == name else None
+    return file if file and file.path.name == name and file.path.is_file() else None
 
 
 def _take(rate: RateLimit, whose: str) -> None:

@@ -101,7 +101,9 @@ class Guard:
         uploads = request.scope["path"].rstrip("/") == calls.UPLOAD
         limit = MAX_FILE_BYTES + 2**16 if uploads else self._options.max_body
         length = request.headers.get("content-length", "")
-        if not (length.isascii() and length.isdigit()):
+        # In chunks a body is as long as it likes, whatever it says beforehand.
+        chunked = "transfer-encoding" in request.headers
+        if chunked or not (length.isascii() and length.isdigit()):
             raise InvalidCall("The body's length is not given.", "Send Content-Length.", 411)
         if int(length) > limit:
             raise InvalidCall(f"The body is larger than {limit} bytes.", "Send a shorter one.", 413)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import stat
 import threading
 from io import BytesIO
@@ -140,6 +141,16 @@ def test_pictures_make_room_for_new_ones_and_have_their_time(
     clock.now = LIMITS.picture_seconds
     files.sweep()
     assert not list(files.folder.iterdir())
+
+
+def test_what_somebody_else_deleted_is_not_there(files: PageFiles) -> None:
+    picture, mine = files.add(b"x", "a.png", "one"), upload(files, 1, "one")
+    for path in files.folder.iterdir():
+        shutil.rmtree(path)
+    assert not files.has(picture)
+    for find, address in ((files.find, picture), (files.upload, mine)):
+        with pytest.raises(NotFound):
+            find(address, "one")
 
 
 def test_what_a_killed_server_left_is_deleted_and_nothing_else(tmp_path: Path) -> None:

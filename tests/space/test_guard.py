@@ -147,6 +147,17 @@ def test_a_body_has_a_sane_size(serve: Serve) -> None:
         assert unsaid.status_code == 411
 
 
+@pytest.mark.parametrize(
+    "path", ["/login", "/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/run/predict"]
+)
+def test_a_body_is_no_longer_than_it_says(serve: Serve, path: str) -> None:
+    with serve(FakeBackend(), keys=KEYS) as url:
+        headers = {"Authorization": f"Bearer {KEYS[0]}", "Content-Length": "10"}
+        headers |= {"Transfer-Encoding": "chunked"}  # which goes before the length
+        answer = httpx.post(url + path, headers=headers, content=iter([b"x" * 100]))
+        assert (answer.status_code, answer.json()["code"]) == (411, "invalid_call")
+
+
 def test_a_path_of_the_api_that_is_not_there_is_the_apis_to_refuse(serve: Serve) -> None:
     with serve(FakeBackend()) as url:
         answer = httpx.get(f"{url}/v1/nothing")

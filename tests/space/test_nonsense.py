@@ -116,7 +116,8 @@ def test_a_body_that_makes_no_sense_is_refused(door: Door, path: str) -> None:
 
 
 def test_events_that_are_not_there_are_not_found(door: Door) -> None:
-    for path in ("queue/data", "queue/data?session_hash=nobodys", "call/generate/x", "call/v2/x/y"):
+    nobodys = "queue/data?session_hash=nobodys", "call/generate/nobodys", "call/v2/x/nobodys"
+    for path in ("queue/data", *nobodys):
         assert door.client.get(f"/gradio_api/{path}").status_code in (404, 422)
 
 

@@ -41,8 +41,9 @@ def restored(counter: Counter, times: int) -> list[list[Any]]:
 
     async def calls() -> list[list[Any]]:
         handler = restore.restoring(counter)  # type: ignore[arg-type]
-        browser: Any = SimpleNamespace()
-        return await asyncio.gather(*(handler(browser, "any.png") for _ in range(times)))
+        found = SimpleNamespace(uploads=[Path("any.png")])  # by the guard
+        browser: Any = SimpleNamespace(state=found)
+        return await asyncio.gather(*(handler(browser, None) for _ in range(times)))
 
     return asyncio.run(calls())
 
