@@ -306,7 +306,7 @@ def _joined(refusals: list[_Refusal]) -> InvalidRequest:
     told = list(dict.fromkeys(refusals))
     return InvalidRequest(
         " ".join(message for _, message, _ in told),
-        " ".join(next_step for _, _, next_step in told),
+        " ".join(dict.fromkeys(next_step for _, _, next_step in told)),
         tuple(field for field, _, _ in told),
     )
 

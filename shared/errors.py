@@ -39,6 +39,7 @@ Messages never hold secrets, and never a traceback: the cause travels as `__caus
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -278,6 +279,9 @@ def error_of(code: str, message: str, next_step: str) -> CygnetError:
     return kinds.get(code, InternalError)(message, next_step)
 
 
+_TOO_LONG = "it holds a number with thousands of digits"
+
+
 def reason(error: BaseException) -> str:
     """What a library's error says, short enough for a sentence of ours: its first line."""
     first = (str(error).strip().splitlines() or [""])[0].strip(" .:")
@@ -288,6 +292,8 @@ def reason(error: BaseException) -> str:
         and first.count(first[0]) == 2
     ):
         first = first[1:-1]  # as a KeyError says its key
+    # The rest of it is advice to programmers.
+    first = re.sub(r"^Exceeds the limit \(\d+ digits\) for integer .*", _TOO_LONG, first)
     return first[:200] or type(error).__name__
 
 

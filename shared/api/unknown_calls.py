@@ -50,7 +50,11 @@ _OURS = ("images", "models", "jobs")
 _NAMES = "|".join(map(re.escape, (*_OURS, *_NOT_DONE)))
 _BASE = re.compile(r"/(?:(?:api|openai|v\d\w*)(?:/|$)|deployments/[^/]+/)*")
 """What stands before a call's own path: right or wrong, and a little of what others have there."""
-_API = re.compile(rf"{_BASE.pattern}(?:{_NAMES})(?:/|$)|/(?:openai/|api/)?v\d\w*(?:/|$)")
+_API = re.compile(
+    rf"{_BASE.pattern}(?:{_NAMES})(?:/|$)|/(?:openai/|api/)?v\d\w*(?:/|$)"
+    r"|.*/(?:images/(?:generations|edits|variations)|chat/completions)/?$",  # whatever is before it
+    re.IGNORECASE,
+)
 
 
 def is_for_the_api(path: str) -> bool:

@@ -76,9 +76,12 @@ def refusal(error: ValidationError) -> JSONRPCError | None:
 
     It has the line's id where one can be read, so that the call that waits for it ends.
     """
-    first = error.errors()[0]
+    errors = error.errors()
+    first = errors[0]
     if first["type"] != "json_invalid":
-        data = first["input"]
+        # An error holds the part that is wrong. Of a message, which is never all that it may be, each
+        # kind that it is not misses something, and so has the whole.
+        data = next((one["input"] for one in errors if one["type"] == "missing"), first["input"])
         said = _WHY["["] if isinstance(data, list) else "it is no request of JSON-RPC 2.0"
         return _error(INVALID_REQUEST, said, data)
     line = str(first["input"])

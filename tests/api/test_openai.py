@@ -206,6 +206,13 @@ async def test_what_cannot_be_done_is_a_bad_request_that_names_the_field(
     assert (refusal.value.code, refusal.value.type) == ("invalid_request", "invalid_request_error")
 
 
+def test_two_names_for_one_field_are_answered_with_it_once() -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        read_call({"prompt": "a fox", "width": 256, "height": 256})
+    assert refusal.value.fields == ("width", "height")
+    assert refusal.value.next_step == "Did you mean size?"
+
+
 WRONG: dict[str, list[Any]] = {
     "size": ["256*256", "256X256", "1:1", "", "0x0", "256x", "large", 256, [256, 256], True],
     "response_format": ["hex", "", 1, []],

@@ -197,7 +197,12 @@ WRONG = [
     base + path
     for base in WRONG_BASES
     for path in ("/images/generations", "/models", "/models/dall-e-3", *ELSEWHERE)
-] + ["/openai/deployments/dall-e-3/images/generations"]
+] + [
+    "/openai/deployments/dall-e-3/images/generations",
+    "/V1/images/generations",
+    "/cygnet/images/generations",
+    "/gradio_api/v1/chat/completions",
+]
 
 
 @pytest.mark.parametrize("path", WRONG)

@@ -137,7 +137,7 @@ REFUSED_JSON = {
     '["a fox"]': "it is no JSON object",
     '{"prompt": "a fox", "Prompt": "an owl"}': "the field 'prompt' is there twice.",
     "[" * 100_000: "it is no JSON",
-    '{"prompt": ' + "9" * 5000 + "}": "it is no JSON",
+    '{"prompt": ' + "9" * 5000 + "}": "thousands of digits). Next:",
     '{"prompt": 7}': "prompt=7 is not text.",
     '{"prompt": "a fox", "steps": [1, 2]}': "steps=[1, 2] is not a whole number",
     '{"prompt": "a fox", "seed": true}': "seed=True is not a whole number",

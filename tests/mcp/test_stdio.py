@@ -212,6 +212,9 @@ LINES = {
     "a batch": (b'[{"jsonrpc":"2.0","id":20,"method":"ping"}]', -32600, None),
     "no method": (b'{"jsonrpc":"2.0","id":21}', -32600, 21),
     "another version": (b'{"jsonrpc":"1.0","id":22,"method":"ping"}', -32600, 22),
+    "a method that is no text": (b'{"jsonrpc":"2.0","id":23,"method":7}', -32600, 23),
+    "parameters in a list": (b'{"jsonrpc":"2.0","id":24,"method":"ping","params":[1]}', -32600, 24),
+    "an answer that is none": (b'{"jsonrpc":"2.0","id":25,"error":{"code":1}}', -32600, 25),
     "a number": (b"7", -32600, None),
 }
 
@@ -232,4 +235,6 @@ def test_every_line_gets_an_answer_and_the_server_goes_on(tmp_path: Path) -> Non
     told = [(answer["error"]["code"], answer["id"]) for answer in refused]
     assert told == [(code, id) for _, code, id in LINES.values()]
     assert all("in UTF-8" in answer["error"]["message"] for answer in refused)
+    batches = ["batches" in answer["error"]["message"] for answer in refused]
+    assert batches == [line.startswith(b"[") for line, _, _ in LINES.values()]
     assert {answer["id"] for answer in answers if "result" in answer} == {0, "ping"}
