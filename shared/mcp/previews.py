@@ -45,8 +45,11 @@ def fit(data: bytes, budget: int) -> Preview | None:
         small = thumbnail(data, side)
         if (size := encoded_size(small)) <= budget:
             return _read(small, is_original=False)
+        if side == SMALLEST:
+            break
         # The size goes with the number of pixels; a little less, so that few tries are needed.
         side = min(round(side * 0.95 * math.sqrt(max(budget, 1) / size)), side - 1)
+        side = max(side, SMALLEST)  # which is tried before anything is left out
     return None
 
 
