@@ -25,6 +25,8 @@ from mcp import Client
 
 from shared.images import read_recipe
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 EXAMPLES = re.findall(r"^### (.*?)\n.*?^```diff\n(.*?)^```\n\n```sh\n(.*?)\n```", PAGE, re.M | re.S)

@@ -20,6 +20,8 @@ import pytest
 
 from shared.api.logs import log_to_stderr
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

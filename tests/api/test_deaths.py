@@ -23,7 +23,7 @@ from shared.contract import Event, GenerationRequest, Queued, Step, parse_reques
 from shared.store import Job, Store
 from shared.store.suspects import MAX_ATTEMPTS, MAX_DEATHS
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 Fatal = Callable[[GenerationRequest, Event], bool]
 

@@ -20,6 +20,8 @@ from shared.images import read_recipe
 from shared.settings import settings
 from tests.engine.conftest import pixels
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 FILE = """

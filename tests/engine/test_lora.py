@@ -27,6 +27,8 @@ from shared.settings import Acceleration
 from tests.engine.conftest import psnr, solo, stock
 from tests.engine.small_wan import make_pipeline
 
+pytestmark = pytest.mark.slow
+
 Ask = Callable[..., GenerationRequest]
 Tensors = dict[str, torch.Tensor]
 

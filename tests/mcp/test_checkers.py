@@ -18,6 +18,8 @@ import pytest
 
 from tests.mcp.conftest import COMMAND, ROOT
 
+pytestmark = pytest.mark.slow
+
 INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
 CONFORMANCE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
 EXPECTED = Path(__file__).parent / "expected-failures.yaml"

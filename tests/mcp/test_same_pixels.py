@@ -21,7 +21,7 @@ from PIL import Image
 
 from tests.mcp.conftest import COMMAND, ROOT, data
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 FOX = {
     "prompt": "a red fox, 3d render, on a sky blue background",

@@ -43,7 +43,7 @@ from tests.space.browser import (
 
 __all__ = ["browser", "context", "one_thread"]
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 REQUEST = parse_request(
     {"prompt": "a red fox, 3d render", "seed": 7, "checkpoint": "cygnet-tiny-fast"}

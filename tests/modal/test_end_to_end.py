@@ -27,6 +27,8 @@ from shared.images import read_recipe
 from shared.settings import settings
 from tests.modal.stand_in import LOCAL_MODAL, ROOT, container_python, environment
 
+pytestmark = pytest.mark.slow
+
 ASKED = {"prompt": "a red fox, 3d render", "checkpoint": "cygnet-tiny", "steps": 3, "seed": 7}
 LONG = ASKED | {"steps": 100, "num_images": 16}
 

@@ -18,6 +18,8 @@ from shared.errors import DeviceUnavailable
 from shared.prices import Machine
 from shared.settings import Snapshot
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 LEFT_OUT = "torchao.prototype.mx_formats"

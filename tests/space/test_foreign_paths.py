@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from fastapi import FastAPI
 
 from shared.api import ApiOptions
@@ -29,6 +30,8 @@ from tests.space.doors import ROOT, SERVE, Door, door, environment
 from tests.space.routes import function_of, functions, routes
 
 __all__ = ["door"]
+
+pytestmark = pytest.mark.slow
 
 
 def paths(door: Door, upload: str) -> list[str]:

@@ -15,6 +15,8 @@ from tests.space.routes import functions
 
 __all__ = ["door"]
 
+pytestmark = pytest.mark.slow
+
 VALUES: list[Any] = [
     None,
     [1],
