@@ -64,11 +64,11 @@ def _generate(args: argparse.Namespace) -> None:
     if args.quiet:  # the Hub's own bars; its client reads this when it is imported
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        backend = open_backend()  # what it lacks is said before anything seems to begin
-        with progress:
-            for remark in remarks:
-                progress.note(remark)
-            with CtrlC(progress) as ctrl_c:
+        with CtrlC(progress) as ctrl_c:
+            backend = open_backend()  # what it lacks is said before anything seems to begin
+            with progress:
+                for remark in remarks:
+                    progress.note(remark)
                 run = _run(backend, outputs, progress, ctrl_c, echo=not args.json)
                 result = asyncio.run(run)
         progress.note(console.summary(result))
