@@ -33,7 +33,7 @@ NAMES = {
 async def mapped(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
     text = ", ".join(f"{name}={checkpoint}" for name, checkpoint in NAMES.items())
     environ = {"CYGNET_OPENAI_MODELS": text}
-    monkeypatch.setattr("shared.api.app.settings", lambda: read_settings(environ))
+    monkeypatch.setitem(create_app.__globals__, "settings", lambda: read_settings(environ))
     async with serve(FakeBackend()) as server:
         yield server
 
@@ -146,7 +146,7 @@ async def test_a_setting_that_cannot_be_used_is_refused_when_the_server_starts(
             read_settings({"CYGNET_OPENAI_MODELS": value})
     jobs: Any = None
     environ = {openai_models.VARIABLE: "dall-e-3=cygnet-tinny"}
-    monkeypatch.setattr("shared.api.app.settings", lambda: read_settings(environ))
+    monkeypatch.setitem(create_app.__globals__, "settings", lambda: read_settings(environ))
     with pytest.raises(InvalidSetting, match=r"Did you mean cygnet-tiny\?"):
         create_app(jobs, ApiOptions())
 
