@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -316,6 +317,10 @@ def test_with_few_files_the_server_goes_on_and_its_log_stays_small(tmp_path: Pat
             half.sendall(HEAD)
         for _ in range(5):
             assert httpx.get(f"{url}/healthz", timeout=60, trust_env=False).status_code == 200
+        for _ in range(600):  # it is said once a second
+            if "crowded" in log.read_text():
+                break
+            time.sleep(0.1)
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
     ours = [line for line in lines if line["logger"] == "shared.api.connections"]
     assert sum(line.get("crowded", 0) for line in ours) > 0
