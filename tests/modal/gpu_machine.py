@@ -19,11 +19,13 @@ import json
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 GPU = "NVIDIA L40S"
+_FACTS = SimpleNamespace(name=GPU, major=8, minor=9, total_memory=48 * 2**30)
 
 
 class Driver:
@@ -37,12 +39,15 @@ class Driver:
         below: Any = torch._C
         below._cuda_getDeviceCount = lambda: self._told("_cuda_getDeviceCount", self.gpus)
         below._cuda_init = lambda: self._told("_cuda_init", None)
+        below._cuda_getDevice = lambda: (
+            0
+        )  # a CUDA build would ask the driver, of which there is none
         below._cuda_getCurrentRawStream = lambda _: 0  # imported where CUDA is compiled in
         below._accelerator_getAccelerator = lambda: torch.device("cuda")  # of the build
         below._accelerator_getDeviceIndex = lambda: self._told("_accelerator_getDeviceIndex", 0)
         torch.cuda._is_compiled = lambda: True
         torch.cuda._cudart = below
-        for name, answer in {"capability": (8, 9), "name": GPU}.items():
+        for name, answer in {"capability": (8, 9), "name": GPU, "properties": _FACTS}.items():
             setattr(torch.cuda, f"get_device_{name}", functools.partial(_answer, answer))
 
     def _told(self, question: str, answer: Any) -> Any:

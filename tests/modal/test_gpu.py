@@ -64,6 +64,8 @@ def test_after_a_restore_nothing_remembers_that_there_was_no_gpu(restored: dict[
     ours, theirs = restored["beliefs"], there["beliefs"]
     assert theirs["diffusers.utils.torch_utils.torch_device"] == "'cuda'"
     both = {name for name in ours.keys() & theirs.keys() if not name.startswith(LEFT_OUT)}
+    # Whether CUDA was used yet is no belief: a build that has it begins to at the first question.
+    both = {name for name in both if not name.endswith("_initialized")}
     assert len(both) > 1000
     assert {name: (ours[name], theirs[name]) for name in both if ours[name] != theirs[name]} == {}
 
