@@ -27,6 +27,7 @@ from shared.api.origins import check_origins
 from shared.api.security import key_digest
 from shared.backends.router import Router
 from shared.errors import NotFound
+from shared.formats import media_type
 from shared.gallery import Gallery
 from shared.mcp.access import Rules, owner
 from shared.mcp.server import BUDGET, create_server
@@ -164,4 +165,4 @@ async def _image(request: Request) -> Response:
     except NotFound as error:
         return PlainTextResponse(str(error), 404)
     headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, immutable"}
-    return Response(data, media_type=f"image/{picture.format}", headers=headers)
+    return Response(data, media_type=media_type(picture.format), headers=headers)

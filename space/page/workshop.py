@@ -13,7 +13,7 @@ import gradio as gr
 from shared.backends import Backend
 from shared.contract import Done, Event, GenerationRequest, GenerationResult
 from shared.errors import CygnetError, InternalError
-from shared.formats import SUFFIXES
+from shared.formats import SUFFIXES, media_type
 from shared.gallery import Gallery, Picture
 from shared.outputs import slug
 from space.page.files import PageFiles
@@ -103,7 +103,8 @@ class Workshop:
             return await asyncio.to_thread(self.file, image, request, browser, about)
         except CygnetError as error:
             log.error("a picture could not be served as a file: %s", error)
-            return f"data:image/{request.output_format};base64,{base64.b64encode(image).decode()}"
+            kind = media_type(request.output_format)
+            return f"data:{kind};base64,{base64.b64encode(image).decode()}"
 
 
 def file_name(request: GenerationRequest) -> str:
